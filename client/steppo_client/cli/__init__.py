@@ -1,0 +1,5 @@
+"""The `steppo` command."""
+
+from steppo_client.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,79 @@
+"""Puts the verbs together. Data goes to stdout; everything said to a person goes to stderr.
+
+Exit codes: 0 done; 1 done, but infrastructure failed some episodes; 2 bad input or nothing done;
+130 interrupted.
+"""
+
+import logging
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import typer
+
+from steppo_client.cli import demo, environments, evaluate, play, rollout, store
+from steppo_env.errors import MissingDependency, SteppoError
+
+__all__ = ["build_app", "main"]
+
+COMMAND_GROUP = "steppo_client.commands"
+"""Entry points of verbs that other packages bring, such as `serve`."""
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def build_app(arguments: list[str]) -> typer.Typer:
+    """Return the command with every verb.
+
+    Verbs of other packages are imported only when they are called, or when help lists them.
+    """
+    app = typer.Typer(
+        name="steppo",
+        help="Step-level MDP environments for LLM agents.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.command("envs")(environments.envs)
+    app.command("play")(play.play)
+    app.command("rollout")(rollout.rollout)
+    app.command("eval")(evaluate.evaluate)
+    app.add_typer(store.app, name="store")
+    app.command("demo")(demo.demo)
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    for point in sorted(entry_points(group=COMMAND_GROUP)):
+        if verb in (None, point.name):
+            app.command(point.name)(_load(point))
+    return app
+
+
+def _load(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except ImportError as error:
+        reason = str(error)
+
+        def missing() -> None:
+            raise MissingDependency(
+                f"steppo {point.name} needs more than the base install ({reason}); "
+                f'install it with: pip install "steppo-env[server]"'
+            )
+
+        missing.__doc__ = f"Not installed here: {reason}."
+        return missing
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    app = build_app(sys.argv[1:])
+    try:
+        code = app(standalone_mode=False)
+    except SteppoError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(EXIT_BAD_INPUT) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    raise SystemExit(code if isinstance(code, int) else 0)

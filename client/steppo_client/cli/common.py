@@ -1,0 +1,125 @@
+"""What several verbs share: reading options, opening clients, running async code."""
+
+import json
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import anyio
+import typer
+from pydantic import JsonValue
+from rich.console import Console
+
+from steppo_client.env_client import EnvClient
+from steppo_client.http_client import HttpEnvClient
+from steppo_client.local_client import LocalEnvClient
+from steppo_env.errors import InvalidInput, SteppoError
+from steppo_env.registry import Catalogue
+from steppo_env.store import TrajectoryStore, open_store
+
+__all__ = [
+    "ConfigOption",
+    "JsonOption",
+    "ServerOption",
+    "SetOption",
+    "open_client",
+    "optional_store",
+    "paper",
+    "print_json",
+    "read_settings",
+    "run_async",
+    "screen",
+]
+
+ResultT = TypeVar("ResultT")
+
+ServerOption = Annotated[
+    str | None, typer.Option(help="URL of a steppo server; without it environments run here.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="An environment option as key=value; may be repeated."),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="TOML file with named variants, as for steppo serve.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+screen = Console(stderr=True)
+"""What is said to a person on the way."""
+
+paper = Console()
+"""Results for a person, on stdout."""
+
+
+def print_json(value: JsonValue) -> None:
+    """Print a JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_settings(pairs: Sequence[str] | None) -> dict[str, JsonValue]:
+    """Return `key=value` settings; a value that is JSON is read as JSON, any other is text.
+
+    Raises:
+        InvalidInput: A setting has no `=`, or a key stands twice.
+
+    >>> read_settings(["size=5", "data=../packs/hotpotqa"])
+    {'size': 5, 'data': '../packs/hotpotqa'}
+    """
+    settings: dict[str, JsonValue] = {}
+    for pair in pairs or ():
+        key, equals, text = pair.partition("=")
+        if not (equals and key):
+            raise InvalidInput(f"--set takes key=value, not {pair!r}")
+        if key in settings:
+            raise InvalidInput(f"--set {key} is given twice")
+        try:
+            settings[key] = json.loads(text)
+        except ValueError:
+            settings[key] = text
+    return settings
+
+
+def open_client(server: str | None, config: Path | None) -> EnvClient:
+    """Return the client that the flags ask for.
+
+    Raises:
+        InvalidInput: Both a server and a file of variants are given.
+    """
+    if server is None:
+        return LocalEnvClient(Catalogue.from_toml(config) if config is not None else None)
+    if config is not None:
+        raise InvalidInput("--config names variants of this process; a server has its own")
+    if not server.startswith(("http://", "https://")):
+        raise InvalidInput(f"--server takes a URL such as http://127.0.0.1:8765, not {server!r}")
+    return HttpEnvClient(server)
+
+
+def optional_store(url: str | None) -> AbstractContextManager[TrajectoryStore | None]:
+    """Return the store at a URL, or nothing where none is asked for."""
+    return nullcontext() if url is None else open_store(url)
+
+
+def run_async(work: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
+    """Run async code from a verb; of several errors at once, the first is raised.
+
+    Raises:
+        SteppoError: What the work raised.
+    """
+    try:
+        return anyio.run(work)
+    except BaseExceptionGroup as group:
+        error = _first_error(group)
+        if error is None:
+            raise
+        raise error from None
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> SteppoError | None:
+    for error in group.exceptions:
+        found = _first_error(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, SteppoError):
+            return found
+    return None

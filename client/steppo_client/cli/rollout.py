@@ -1,0 +1,97 @@
+"""`steppo rollout`: sample episodes of one environment into a store."""
+
+import uuid
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from pydantic import JsonValue
+
+from steppo_client.cli.common import (
+    ConfigOption,
+    JsonOption,
+    ServerOption,
+    SetOption,
+    open_client,
+    optional_store,
+    print_json,
+    read_settings,
+    run_async,
+)
+from steppo_client.cli.progress import progress, report_table
+from steppo_client.policy import ExpertPolicy, Policy, RandomPolicy
+from steppo_client.run import RunPlan, execute
+from steppo_client.sampler import SamplerConfig
+from steppo_client.summary import Result, summarize_results
+
+__all__ = ["EXIT_SOME_FAILED", "BuiltinPolicy", "builtin_policy", "finish", "rollout"]
+
+EXIT_SOME_FAILED = 1
+
+
+class BuiltinPolicy(StrEnum):
+    """Policies that need no model."""
+
+    EXPERT = "expert"
+    RANDOM = "random"
+
+
+def builtin_policy(kind: BuiltinPolicy) -> Policy:
+    """Return a policy that needs no model."""
+    return ExpertPolicy() if kind is BuiltinPolicy.EXPERT else RandomPolicy()
+
+
+def rollout(
+    env: Annotated[str, typer.Argument(help="A registered id or a named variant.")],
+    server: ServerOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    policy: Annotated[BuiltinPolicy, typer.Option(help="Who acts.")] = BuiltinPolicy.EXPERT,
+    split: Annotated[str, typer.Option(help="Split of the tasks.")] = "dev",
+    tasks: Annotated[int, typer.Option(min=1, help="How many tasks of the split.")] = 50,
+    group_size: Annotated[int, typer.Option(min=1, help="Episodes of each task.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the run.")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most episodes in flight.")] = 16,
+    store: Annotated[
+        str | None, typer.Option(help="Where to keep trajectories, e.g. sqlite:///run.db.")
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option(help="Name of the run; made up if left out.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Sample episodes with a built-in policy."""
+    plan = RunPlan(
+        kind="rollout",
+        env_ids=[env],
+        split=split,
+        num_tasks=tasks,
+        sampler=SamplerConfig(
+            run_id=run_id or f"rollout-{uuid.uuid4().hex[:12]}",
+            seed=seed,
+            group_size=group_size,
+            concurrency=concurrency,
+        ),
+        options=read_settings(settings),
+    )
+
+    async def work() -> list[Result]:
+        total = tasks * group_size
+        with optional_store(store) as opened, progress(total) as notice:
+            async with open_client(server, config) as client:
+                return await execute(plan, client, builtin_policy(policy), opened, notice)
+
+    return finish(plan, run_async(work), as_json)
+
+
+def finish(plan: RunPlan, results: list[Result], as_json: bool) -> int:
+    """Print what a run gave, and return the exit code."""
+    reports = summarize_results(results)
+    if as_json:
+        environments: dict[str, JsonValue] = {
+            name: report.to_json() for name, report in reports.items()
+        }
+        print_json({"run_id": plan.sampler.run_id, "environments": environments})
+    else:
+        report_table(reports)
+    return EXIT_SOME_FAILED if any(report.failed for report in reports.values()) else 0

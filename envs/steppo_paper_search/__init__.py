@@ -1,0 +1,6 @@
+"""PaperSearch: find the papers that answer a request, by searching and by following citations."""
+
+from steppo_paper_search.env import PaperSearch
+from steppo_paper_search.tasks import PaperSearchOptions, PaperTask
+
+__all__ = ["PaperSearch", "PaperSearchOptions", "PaperTask"]

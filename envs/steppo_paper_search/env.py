@@ -1,0 +1,282 @@
+"""PaperSearch: find the papers that answer a request, by searching and by following citations."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from pydantic import JsonValue
+
+from steppo_env.env import StepEnv
+from steppo_env.mdp import Action, IssueKind, Message, Observation, Outcome
+from steppo_env.metrics import retrieval_score
+from steppo_env.tools import Rejection
+from steppo_paper_search.episode import Episode
+from steppo_paper_search.expert import expert_action, steps_to_go
+from steppo_paper_search.library import Library, View, load_library
+from steppo_paper_search.prompts import (
+    MAX_CALLS,
+    TOOLBOX,
+    Expand,
+    Search,
+    excerpt,
+    render_request,
+    render_result,
+    render_state,
+    system_prompt,
+)
+from steppo_paper_search.retrieval import query_key
+from steppo_paper_search.selector import Selector, make_selector
+from steppo_paper_search.tasks import PaperSearchOptions, PaperTask, PaperTasks, paper_tasks
+
+__all__ = ["PaperSearch"]
+
+CUTS = (None, 100, 50, 25)
+"""The ranks at which the list is scored; None is all of it."""
+
+ANSWER_FORM = (
+    "write <answer>done</answer> for all listed papers, or ids of listed papers separated by commas"
+)
+
+_SEPARATORS = re.compile(r"[\s,;]+")
+_ORNAMENTS = "[](){}<>\"'`*-."
+
+
+class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
+    """A library with a lexical search and a citation graph; the aim is to list all gold papers.
+
+    Up to five calls of a step are executed in order, each on the list that the one before it left.
+    An answer stops the episode, after the calls beside it. The reward of a step is by default the
+    share of the gold papers that it newly listed, so that an episode's return is its recall.
+    """
+
+    env_id = "steppo/PaperSearch-v0"
+    options_type = PaperSearchOptions
+    is_blocking = True
+
+    @classmethod
+    def load_tasks(cls, options: PaperSearchOptions) -> PaperTasks:
+        return paper_tasks(options)
+
+    def begin(self, task: PaperTask, rng: np.random.Generator) -> Observation:
+        self._enter(task, Episode())
+        return self._observe(task)
+
+    def act(self, action: Action) -> Outcome:
+        state = self._state
+        state.num_steps += 1
+        state.feedback = ()
+        rejected: list[str] = []
+        notes: list[str] = []
+        arrivals = self._execute(action, rejected, notes)
+        if action.answer is not None:
+            state.answer = self._read_answer(action.answer, rejected)
+        elif not (action.tool_calls or action.rejections or rejected):
+            rejected.append(
+                "nothing was executed: the response has neither a tool call nor an answer; call "
+                "search or expand, or stop with <answer>done</answer>"
+            )
+        ignored = [issue.detail for issue in action.issues if issue.kind is IssueKind.IGNORED]
+        state.feedback = (*action.rejections, *rejected, *ignored, *notes)
+        return Outcome(
+            self._observe(self.task),
+            reward_terms=self._reward_terms(arrivals),
+            terminated=state.answer is not None,
+            rejected=tuple(rejected),
+            info=self._facts(),
+        )
+
+    def expert(self) -> Action | None:
+        return expert_action(self._view, self._state, self.task.gold)
+
+    def distance(self) -> int | None:
+        return steps_to_go(self._view, self._state, self.task.gold)
+
+    def save_state(self) -> bytes:
+        return self._state.to_bytes()
+
+    def load_state(self, task: PaperTask, state: bytes) -> Observation:
+        self._enter(task, Episode.from_bytes(state))
+        return self._observe(task)
+
+    def _enter(self, task: PaperTask, state: Episode) -> None:
+        library: Library = load_library(self.options.data)
+        self._state = state
+        self._gold = frozenset(task.gold)
+        self._view = View(
+            library,
+            task.query,
+            task.latest_year,
+            task.hidden,
+            self.options.search_top_k,
+            self.options.expand_top_k,
+        )
+        self._selector: Selector = make_selector(self.options.selector, self._view, self._gold)
+
+    def _execute(
+        self, action: Action, rejected: list[str], notes: list[str]
+    ) -> list[tuple[int, ...]]:
+        """Execute the calls in order; return the papers that each one newly lists."""
+        if action.commands:
+            rejected.append(
+                "commands in <action> or <act> mean nothing here; write tool calls or an answer"
+            )
+        arrivals = []
+        for call in action.tool_calls[:MAX_CALLS]:
+            arguments = TOOLBOX.read(call)
+            if isinstance(arguments, Rejection):
+                rejected.append(arguments.detail)
+            elif isinstance(arguments, Search):
+                arrivals.append(self._search(arguments.query, rejected, notes))
+            else:
+                arrivals.append(self._expand(cast(Expand, arguments).paper_id, rejected, notes))
+        num_surplus = len(action.tool_calls) - MAX_CALLS
+        if num_surplus > 0:
+            rejected.append(
+                f"a step executes at most {MAX_CALLS} calls; the last {num_surplus} of your "
+                f"{len(action.tool_calls)} were not executed"
+            )
+        return arrivals
+
+    def _search(self, query: str, rejected: list[str], notes: list[str]) -> tuple[int, ...]:
+        if not query_key(query):
+            rejected.append(
+                f"the query {excerpt(query, 60)!r} has no word to search for; use letters a to z "
+                "or digits"
+            )
+            return ()
+        earlier = self._state.earlier("search", query)
+        if earlier is not None:
+            self._state.repeat("search", query)
+            notes.append(
+                f'you searched for "{excerpt(query, 80)}" in step {earlier.step}: the same words '
+                "find the same papers; use other words"
+            )
+            return ()
+        new = self._state.search(self._view, query)
+        if not self._state.calls[-1].num_found:
+            notes.append(f'no paper has any word of "{excerpt(query, 80)}"; use other words')
+        return new
+
+    def _expand(self, paper_id: str, rejected: list[str], notes: list[str]) -> tuple[int, ...]:
+        paper_id = paper_id.strip().removeprefix("[").removesuffix("]")
+        place = self._view.library.graph.place(paper_id)
+        if place is None or place not in self._state.listed:
+            rejected.append(
+                f"expand takes the id of a listed paper; {excerpt(paper_id, 80)!r} is not listed"
+            )
+            return ()
+        earlier = self._state.earlier("expand", paper_id)
+        if earlier is not None:
+            self._state.repeat("expand", paper_id)
+            notes.append(
+                f"you expanded {paper_id} in step {earlier.step}: what it cites and what cites it "
+                "is listed already"
+            )
+            return ()
+        new = self._state.expand(self._view, paper_id, place)
+        if not self._state.calls[-1].num_found:
+            notes.append(f"{paper_id} has no known references and nothing known cites it")
+        return new
+
+    def _read_answer(self, text: str, rejected: list[str]) -> tuple[int, ...] | None:
+        """Return the papers that an answer names, or None when it is not of the form asked for."""
+        graph = self._view.library.graph
+        listed = set(self._state.listed)
+        words = [word for word in _SEPARATORS.split(text) if word.strip(_ORNAMENTS)]
+        if [word.strip(_ORNAMENTS).lower() for word in words] == ["done"]:
+            return tuple(self._view.ranked(listed))
+        named: dict[int, None] = {}
+        unknown: dict[str, None] = {}
+        for word in words:
+            exact = graph.place(word)
+            place = graph.place(word.strip(_ORNAMENTS)) if exact is None else exact
+            if place is None or place not in listed:
+                unknown[excerpt(word, 40)] = None
+            else:
+                named[place] = None
+        if unknown or not named:
+            shown = ", ".join(map(repr, list(unknown)[:5])) or "nothing"
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            rejected.append(
+                f"the answer was not taken: {shown}{more} is no id of a listed paper; {ANSWER_FORM}"
+            )
+            return None
+        return tuple(named)
+
+    def _reward_terms(self, arrivals: Sequence[tuple[int, ...]]) -> Mapping[str, float]:
+        options, state = self.options, self._state
+        terms: dict[str, float] = {}
+        if options.reward == "recall_gain":
+            num_new_gold = sum(place in self._gold for new in arrivals for place in new)
+            terms["recall_gain"] = num_new_gold / len(self._gold)
+        else:
+            terms["top3"] = sum(
+                sum(sorted(self._selector.scores(new), reverse=True)[:3]) for new in arrivals
+            )
+        executed = [call.kind for call in state.last_calls if not call.is_repeat]
+        if options.search_cost or options.expand_cost:
+            terms["cost"] = 0.0 - (
+                executed.count("search") * options.search_cost
+                + executed.count("expand") * options.expand_cost
+            )
+        if options.repeat_penalty:
+            num_repeats = len(state.last_calls) - len(executed)
+            terms["repeat"] = 0.0 - num_repeats * options.repeat_penalty
+        if options.answer_f1_weight:
+            terms["answer"] = options.answer_f1_weight * self._answer_scores().get("answer_f1", 0.0)
+        return terms
+
+    def _answer_scores(self) -> dict[str, float]:
+        if self._state.answer is None:
+            return {}
+        ids, gold = self._view.ids(self._state.answer), self._view.ids(self._gold)
+        score = retrieval_score(ids, gold)
+        return {
+            "answer_precision": score.precision,
+            "answer_recall": score.recall,
+            "answer_f1": score.f1,
+        }
+
+    def _facts(self) -> dict[str, JsonValue]:
+        state, view = self._state, self._view
+        ranked, gold = view.ids(view.ranked(state.listed)), view.ids(self._gold)
+        facts: dict[str, JsonValue] = {}
+        for cut in CUTS:
+            score = retrieval_score(ranked, gold, cut)
+            suffix = "" if cut is None else f"@{cut}"
+            facts[f"precision{suffix}"] = score.precision
+            facts[f"recall{suffix}"] = score.recall
+            facts[f"f1{suffix}"] = score.f1
+        executed = [call.kind for call in state.calls if not call.is_repeat]
+        facts["success"] = cast(float, facts["recall"]) >= self.options.success_recall
+        facts["num_searches"] = executed.count("search")
+        facts["num_expansions"] = executed.count("expand")
+        facts["num_repeats"] = len(state.calls) - len(executed)
+        facts["num_papers"] = len(state.listed)
+        return {**facts, **self._answer_scores()}
+
+    def _observe(self, task: PaperTask) -> Observation:
+        state, view, options = self._state, self._view, self.options
+        ranked = view.ranked(state.listed)
+        selector = self._selector if options.show_scores else None
+        shown = render_state(view, state, ranked, options, selector)
+        result = (
+            render_result(view, state, ranked, options, selector)
+            if state.num_steps
+            else render_request(task.query)
+        )
+        # What can still be found depends on these only; the order in which they came does not matter.
+        canonical: dict[str, JsonValue] = {
+            "listed": [*sorted(view.ids(state.listed))],
+            "expanded": [*sorted(state.expanded)],
+            "queries": [*sorted(state.queries)],
+            "answer": None if state.answer is None else [*sorted(view.ids(state.answer))],
+        }
+        return self.observe(
+            (Message("system", system_prompt(options)), Message("user", shown)),
+            text=result,
+            state=canonical,
+            tools=() if state.answer is not None else TOOLBOX.specs,
+            task=task,
+        )

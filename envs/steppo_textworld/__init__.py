@@ -1,0 +1,15 @@
+"""TextWorld: text adventures made and told by TextWorld, one command for each step."""
+
+from steppo_textworld.env import TextWorld
+from steppo_textworld.levels import Family, GameSpec, Instructions
+from steppo_textworld.tasks import RewardKind, TextWorldOptions, TextWorldTask
+
+__all__ = [
+    "Family",
+    "GameSpec",
+    "Instructions",
+    "RewardKind",
+    "TextWorld",
+    "TextWorldOptions",
+    "TextWorldTask",
+]

@@ -1,0 +1,148 @@
+"""Tasks and options: a task is a game that is made when it is first played."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from steppo_env.errors import UnknownTask
+from steppo_env.mdp import Task
+from steppo_env.options import EnvOptions
+from steppo_env.tasks import GeneratedTasks, TaskSet
+from steppo_textworld.engine import TEXTWORLD_VERSION
+from steppo_textworld.games import RECIPE
+from steppo_textworld.levels import (
+    FAMILIES,
+    Family,
+    GameSpec,
+    Instructions,
+    problem_with,
+    quest_length,
+)
+
+__all__ = ["RewardKind", "TextWorldOptions", "TextWorldTask", "TextWorldTasks"]
+
+SPLITS = {"train": 1000, "dev": 100, "test": 100}
+MIN_STEP_LIMIT = 30
+
+
+class RewardKind(StrEnum):
+    """What is rewarded."""
+
+    WIN = "win"
+    """1 on winning, else 0."""
+    SCORE = "score"
+    """The points of the step over the highest score of the game, so that winning returns 1."""
+
+
+class TextWorldOptions(EnvOptions):
+    """Options of `steppo/TextWorld-v0`."""
+
+    step_limit: int = Field(
+        default=MIN_STEP_LIMIT,
+        ge=1,
+        le=1000,
+        description=(
+            "Steps after which an episode is truncated; when not given, 30 or three times the "
+            "length of the level's quest, whichever is more."
+        ),
+    )
+    family: Family = Field(
+        default=Family.TREASURE_HUNTER,
+        description="The kind of game: coin_collector, treasure_hunter, simple or cooking.",
+    )
+    level: int = Field(
+        default=0,
+        ge=0,
+        le=300,
+        description=(
+            "Difficulty within the family: coin_collector 1 to 300, treasure_hunter 1 to 30, "
+            "simple 1 to 3, cooking 1 to 10; 0 is the family's default."
+        ),
+    )
+    instructions: Instructions = Field(
+        default=Instructions.GOAL,
+        description="What the objective tells: the goal, or a walkthrough with every action.",
+    )
+    reward: RewardKind = Field(
+        default=RewardKind.WIN,
+        description="win: 1 on winning, else 0; score: the share of the points made in the step.",
+    )
+    show_admissible: bool = Field(
+        default=True,
+        description="Whether the state lists the commands that would do something.",
+    )
+    history: int = Field(
+        default=20,
+        ge=0,
+        le=1000,
+        description="Number of past turns that a rebuilt state shows.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        """Fill in what depends on the family. Values that are wrong are left to the fields."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        family = filled.get("family", Family.TREASURE_HUNTER)
+        level = filled.get("level", 0)
+        if family not in list(Family) or not isinstance(level, int):
+            return filled
+        level = level or FAMILIES[Family(family)].default_level
+        if level > 0 and problem_with(Family(family), level) is None:
+            filled["level"] = level
+            length = quest_length(Family(family), level)
+            filled.setdefault("step_limit", max(MIN_STEP_LIMIT, 3 * length))
+        return filled
+
+    @model_validator(mode="after")
+    def _check(self) -> "TextWorldOptions":
+        problem = problem_with(self.family, self.level)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+
+_FIRST = GameSpec(Family.TREASURE_HUNTER, 1, Instructions.GOAL, "train", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TextWorldTask(Task):
+    """A game to win. The solution lies with the game, not in the task."""
+
+    spec: GameSpec = _FIRST
+
+
+class TextWorldTasks(TaskSet[TextWorldTask]):
+    """The games of one family and level; ids are `family-level/split/index`."""
+
+    def __init__(self, family: Family, level: int, instructions: Instructions) -> None:
+        self._kind = GameSpec(family, level, instructions, "train", 0).kind
+        self.version = f"{self._kind}-textworld-{TEXTWORLD_VERSION}-recipe-{RECIPE}"
+
+        def make(split: str, index: int) -> TextWorldTask:
+            spec = GameSpec(family, level, instructions, split, index)
+            labels: dict[str, str | int] = {"family": family.value, "level": level}
+            return TextWorldTask(f"{spec.kind}/{split}/{index}", split, labels, spec)
+
+        self._numbered = GeneratedTasks(SPLITS, make, self.version)
+
+    @property
+    def splits(self) -> Mapping[str, int]:
+        return self._numbered.splits
+
+    def at(self, split: str, index: int) -> TextWorldTask:
+        return self._numbered.at(split, index)
+
+    def get(self, task_id: str) -> TextWorldTask:
+        kind, _, place = task_id.partition("/")
+        if kind != self._kind:
+            raise UnknownTask(
+                f"task ids here are {self._kind}/split/index, such as {self._kind}/dev/0; got "
+                f"{task_id[:200]!r} (other families and levels are options of the environment)"
+            )
+        return self._numbered.get(place)

@@ -1,0 +1,61 @@
+"""The application: puts settings, sessions, routes and error handling together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import anyio
+from fastapi import FastAPI
+
+from steppo_env.registry import Catalogue
+from steppo_server.body import BodyLimit
+from steppo_server.problems import install_handlers
+from steppo_server.routes import batch, environments, health, sessions
+from steppo_server.sessions import SessionManager
+from steppo_server.settings import ServerSettings
+
+__all__ = ["create_app"]
+
+SWEEP_EVERY_S = 5.0
+
+
+def create_app(
+    catalogue: Catalogue | None = None, settings: ServerSettings | None = None
+) -> FastAPI:
+    """Return the ASGI application.
+
+    Args:
+        catalogue: What is served; None serves every registered environment.
+        settings: None takes the defaults and the STEPPO_SERVER_* variables.
+    """
+    settings = settings or ServerSettings()
+    manager = SessionManager(catalogue or Catalogue(), settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_sweep, manager)
+            yield
+            group.cancel_scope.cancel()
+        await manager.close()
+
+    app = FastAPI(
+        title="steppo-env",
+        version=version("steppo-env"),
+        summary="Step-level MDP environments over HTTP",
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from other machines
+        redoc_url=None,
+    )
+    app.state.manager = manager
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    install_handlers(app)
+    for module in (environments, sessions, batch, health):
+        app.include_router(module.router)
+    return app
+
+
+async def _sweep(manager: SessionManager) -> None:
+    while True:
+        await anyio.sleep(SWEEP_EVERY_S)
+        await manager.sweep()

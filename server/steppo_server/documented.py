@@ -1,0 +1,63 @@
+"""Routes that read and write bytes themselves and are in the OpenAPI document all the same."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from steppo_env.wire import Problem
+
+__all__ = ["body_schema", "problems"]
+
+_PROBLEM_TITLES = {
+    400: "The body is not JSON",
+    404: "Unknown environment, task or session",
+    409: "The request contradicts what has happened",
+    410: "The session's lease ran out",
+    413: "The body is too large",
+    422: "Invalid input",
+    500: "The environment failed",
+    503: "No room now",
+    504: "The environment missed its deadline",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` argument that documents these problem statuses."""
+    return {
+        status: {
+            "description": _PROBLEM_TITLES[status],
+            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+        }
+        for status in statuses
+    }
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the `openapi_extra` argument that documents a body which the route reads itself."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _inlined(model.model_json_schema())}},
+        }
+    }
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """Replace references into the schema's own definitions, which OpenAPI would look up elsewhere."""
+    definitions = schema.pop("$defs", {})
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolve(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        reference = value.get("$ref")
+        if isinstance(reference, str):
+            name = reference.removeprefix("#/$defs/")
+            if name == "JsonValue":  # recursive: any JSON value
+                return {}
+            return resolve(definitions[name])
+        return {key: resolve(item) for key, item in value.items()}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved

@@ -1,0 +1,50 @@
+"""What is served: environments and their tasks."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+
+from steppo_env.describe import describe, list_tasks, summarize
+from steppo_env.wire import EnvDetail, EnvList, EnvSummary, TaskPage
+from steppo_server.documented import problems
+from steppo_server.sessions import SessionManager
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/envs", tags=["environments"])
+
+
+@router.get("")
+async def list_environments(request: Request) -> EnvList:
+    """List what is served, also what cannot be used here and why."""
+    manager: SessionManager = request.app.state.manager
+    catalogue = manager.catalogue
+
+    def work() -> list[EnvSummary]:
+        return [summarize(catalogue.get(name)) for name in catalogue.names]
+
+    return EnvList(environments=await manager.load(work))
+
+
+# The path takes slashes: an id has one, and servers decode %2F before they match routes.
+@router.get("/{env_id:path}/tasks", responses=problems(404, 422))
+async def list_env_tasks(
+    request: Request,
+    env_id: str,
+    split: str,
+    cursor: Annotated[str | None, Query(max_length=32)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> TaskPage:
+    """List the tasks of a split in order. Solutions are never shown."""
+    manager: SessionManager = request.app.state.manager
+    spec = manager.catalogue.get(env_id)
+    return await manager.load(lambda: list_tasks(spec, split, cursor, limit))
+
+
+@router.get("/{env_id:path}", responses=problems(404))
+async def get_environment(request: Request, env_id: str) -> EnvDetail:
+    """Describe an environment: its splits, its options, and which of them callers can set."""
+    manager: SessionManager = request.app.state.manager
+    spec = manager.catalogue.get(env_id)
+    return await manager.load(lambda: describe(spec))

@@ -1,0 +1,88 @@
+"""The server's settings: defaults < the [server] table of a TOML file < STEPPO_SERVER_* < flags."""
+
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from steppo_env.errors import InvalidInput, MissingData
+from steppo_env.tools import explain
+
+__all__ = ["ServerSettings", "read_settings"]
+
+
+class ServerSettings(BaseSettings):
+    """Where the server listens and what it allows. Durations are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="STEPPO_SERVER_", extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8765, ge=0, le=65535, description="Port; 0 takes a free one.")
+    allow_remote: bool = Field(
+        default=False,
+        description="Listen beyond loopback although the server asks nobody for a key.",
+    )
+    max_sessions: int = Field(default=20_000, ge=1, description="Live sessions; more get 503.")
+    max_body_bytes: int = Field(default=8_000_000, ge=1_000, description="Longest request body.")
+    default_lease_s: float = Field(default=900.0, gt=0, le=86_400)
+    begin_deadline_s: float = Field(
+        default=300.0, gt=0, description="To begin an episode; the first one may load a data pack."
+    )
+    step_deadline_s: float = Field(default=60.0, gt=0, description="To take one step.")
+    shutdown_s: int = Field(default=8, ge=1, description="For open requests when asked to stop.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def read_settings(path: Path | None, flags: Mapping[str, object]) -> ServerSettings:
+    """Read the settings from every source.
+
+    Args:
+        path: The TOML file, or None.
+        flags: Command-line flags; None values are not set.
+
+    Raises:
+        MissingData: The file cannot be read.
+        InvalidInput: A value is out of bounds, a name unknown, or the address is open to others.
+    """
+    table = _server_table(path) if path is not None else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        # The environment stands between file and flags: what it sets must override the table.
+        from_environment = ServerSettings().model_dump(exclude_unset=True)
+        settings = ServerSettings(**{**table, **from_environment, **given})
+    except ValidationError as error:
+        raise InvalidInput(f"server settings: {explain(error)}") from None
+    if not (settings.is_loopback or settings.allow_remote):
+        raise InvalidInput(
+            f"host {settings.host} can be reached from other machines and the server asks nobody "
+            "for a key; bind to 127.0.0.1, or say --allow-remote"
+        )
+    return settings
+
+
+def _server_table(path: Path) -> dict[str, object]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MissingData(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidInput(f"{path} is not TOML: {error}") from error
+    unknown = sorted(set(document) - {"server", "environments"})
+    if unknown:
+        raise InvalidInput(f"{path} has [server] and [environments.*], not {', '.join(unknown)}")
+    table = document.get("server", {})
+    if not isinstance(table, dict):
+        raise InvalidInput(f"{path}: server is a table")
+    return table

@@ -1,0 +1,92 @@
+"""Tools: an argument model gives the schema that the model sees and the check of what it sends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from steppo_env.mdp import ToolCall, ToolSpec
+
+__all__ = ["Rejection", "Tool", "ToolArguments", "Toolbox", "explain"]
+
+
+class ToolArguments(BaseModel):
+    """Base of argument models; its docstring in a subclass is the tool's description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a call is not executed, addressed to the model."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A name and the model of its arguments."""
+
+    name: str
+    arguments: type[ToolArguments]
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as an OpenAI function schema."""
+        schema = self.arguments.model_json_schema()
+        description = str(schema.pop("description", "")).strip()
+        return ToolSpec(self.name, description, cast(Mapping[str, JsonValue], _untitled(schema)))
+
+
+class Toolbox:
+    """The tools of one environment, by name.
+
+    >>> class Search(ToolArguments):
+    ...     '''Search the corpus.'''
+    ...     query: str
+    >>> toolbox = Toolbox(Tool("search", Search))
+    >>> toolbox.read(ToolCall("search", {"query": "Ada"}))
+    Search(query='Ada')
+    >>> toolbox.read(ToolCall("search", {"q": 1})).detail
+    'tool search: query: Field required; q: Extra inputs are not permitted'
+    >>> toolbox.read(ToolCall("serach", {})).detail
+    "there is no tool 'serach'; the tools are: search"
+    """
+
+    def __init__(self, *tools: Tool) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+        self.specs = tuple(tool.spec for tool in tools)
+
+    def read(self, call: ToolCall) -> ToolArguments | Rejection:
+        """Return the checked arguments of a call, or why it cannot be executed."""
+        tool = self._tools.get(call.name)
+        if tool is None:
+            names = ", ".join(self._tools)
+            return Rejection(f"there is no tool {call.name[:80]!r}; the tools are: {names}")
+        try:
+            return tool.arguments.model_validate(dict(call.arguments))
+        except ValidationError as error:
+            return Rejection(f"tool {call.name}: {explain(error)}")
+
+
+def explain(error: ValidationError, limit: int = 5) -> str:
+    """Return a validation error on one line: `path: what was expected`, at most `limit` of them."""
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in errors]
+    if len(lines) > limit:
+        lines = [*lines[:limit], f"and {len(lines) - limit} more"]
+    return "; ".join(lines)
+
+
+def _untitled(schema: JsonValue) -> JsonValue:
+    """Drop pydantic's generated titles: they cost prompt tokens and tell the model nothing."""
+    if isinstance(schema, list):
+        return [_untitled(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _untitled(value)
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+    }

@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := steppo_env envs server client tests benchmarks
+SOURCES := steppo_env envs server client tests
 
 .PHONY: install demo test lint types imports wheel ci clean
 

@@ -75,7 +75,9 @@ def main() -> None:
         install = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel))
         run(python, *install, cwd=folder)
         # A .pth file lends the dependencies; the wheel's own packages come first on the path.
-        site = Path(run(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=folder).strip())
+        site = Path(
+            run(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=folder).strip()
+        )
         (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
         where = json.loads(run(python, "-c", USE, cwd=folder))
         outside = [path for path in where.values() if not Path(path).is_relative_to(site)]

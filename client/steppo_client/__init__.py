@@ -5,7 +5,8 @@ from steppo_client.env_client import EnvClient, SessionStart, SessionState, Step
 from steppo_client.http_client import HttpEnvClient
 from steppo_client.local_client import LocalEnvClient
 from steppo_client.policy import ExpertPolicy, HumanPolicy, Policy, RandomPolicy, Sample, Turn
-from steppo_client.sampler import Sampler, SamplerConfig, TaskRef, list_task_refs
+from steppo_client.sampler import Sampler, SamplerConfig
+from steppo_client.task_refs import TaskRef, list_task_refs
 
 __all__ = [
     "ChatPolicy",

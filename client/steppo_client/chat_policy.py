@@ -1,22 +1,20 @@
 """Policies behind the chat endpoint of any OpenAI-compatible server."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-import openai
-from openai.types.chat import ChatCompletion
 from pydantic import JsonValue
 
 from steppo_client.policy import Policy, Sample, Turn
+from steppo_client.urls import check_url
 from steppo_env.errors import PolicyError
 from steppo_env.mdp import Usage
 from steppo_env.wire import ActionModel, MessageModel, ToolModel
 
-__all__ = ["ChatPolicy", "ChatSettings"]
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion
 
-MISSING_LOGPROB = -9999.0
-"""vLLM's stand-in for a log-probability it does not have."""
+__all__ = ["ChatPolicy", "ChatSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +45,22 @@ class ChatPolicy(Policy):
         model: Name of the model at the endpoint.
         base_url: Such as `http://127.0.0.1:8000/v1`.
         api_key: Sent as a bearer token; local servers take any.
+
+    Raises:
+        InvalidInput: `base_url` is not an http or https URL.
     """
 
     def __init__(
         self, model: str, base_url: str, api_key: str, settings: ChatSettings | None = None
     ) -> None:
+        check_url(base_url, "an endpoint", "http://127.0.0.1:8000/v1")
+        # Here and not above: it takes longer to import than all the rest, and few verbs need it.
+        import openai
+
         self.name = f"chat:{model}"
         self.model = model
         self.settings = settings or ChatSettings()
+        self._error = openai.OpenAIError
         self._openai = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key,
@@ -65,11 +71,17 @@ class ChatPolicy(Policy):
     async def act(self, turn: Turn) -> Sample:
         try:
             completion = await self._openai.chat.completions.create(**self._request(turn))
-        except openai.OpenAIError as error:
+        except (self._error, ValueError) as error:  # a ValueError where the reply is not JSON
             raise PolicyError(
                 f"{self.model} gave no response: {error}", exception=type(error).__name__
             ) from error
-        return self._read(completion)
+        try:
+            return self._read(completion)
+        except (AttributeError, TypeError, ValueError) as error:
+            # The SDK builds its objects from whatever comes, unchecked.
+            raise PolicyError(
+                f"{self.model} answered, but not with a chat completion: {error}"
+            ) from error
 
     async def close(self) -> None:
         await self._openai.close()
@@ -85,7 +97,10 @@ class ChatPolicy(Policy):
             # Every sampling field is sent: servers have defaults of their own for what is left out.
             "temperature": settings.temperature,
             "top_p": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
             "max_tokens": settings.max_tokens,
+            "n": 1,
             "seed": int(turn.rng.integers(2**31)),
         }
         if settings.native_tools and turn.observation.tools:
@@ -94,10 +109,15 @@ class ChatPolicy(Policy):
             ]
         if settings.token_ids:
             request["logprobs"] = True
-            request["extra_body"] = {"return_token_ids": True, "top_k": 0, "min_p": 0.0}
+            request["extra_body"] = {
+                "return_token_ids": True,
+                "top_k": 0,
+                "min_p": 0.0,
+                "repetition_penalty": 1.0,
+            }
         return request
 
-    def _read(self, completion: ChatCompletion) -> Sample:
+    def _read(self, completion: "ChatCompletion") -> Sample:
         if not completion.choices:
             raise PolicyError(f"{self.model} answered without a choice")
         choice = completion.choices[0]
@@ -115,20 +135,30 @@ class ChatPolicy(Policy):
             model=completion.model,
             temperature=self.settings.temperature,
             finish_reason=choice.finish_reason,
-            usage=None if usage is None else Usage(usage.prompt_tokens, usage.completion_tokens),
+            usage=None
+            if usage is None
+            else Usage(int(usage.prompt_tokens), int(usage.completion_tokens)),
         )
 
 
 def _action(message: dict[str, JsonValue]) -> ActionModel:
     """Return plain text where the message is nothing more, so that equal responses look equal."""
-    if message.get("tool_calls") or message.get("reasoning_content"):
-        return message
-    content = message.get("content")
-    return content if isinstance(content, str) else ""
+    content = message.get("content", "")
+    # vLLM renamed the field; both names are in use.
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    calls = message.get("tool_calls")
+    if isinstance(content, str) and not calls and not reasoning:
+        return content
+    action: dict[str, JsonValue] = {"role": "assistant", "content": content}
+    if calls:
+        action["tool_calls"] = calls
+    if reasoning:
+        action["reasoning_content"] = reasoning
+    return action
 
 
 def _token_ids(
-    completion: ChatCompletion,
+    completion: "ChatCompletion",
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
     """Return prompt ids, response ids and log-probabilities, or refuse the sample.
 
@@ -142,18 +172,20 @@ def _token_ids(
     if content is None:
         raise PolicyError("the endpoint gave no log-probabilities; start it with them enabled")
     logprobs = tuple(float(item.logprob) for item in content)
-    num_tokens = completion.usage.completion_tokens if completion.usage is not None else None
-    if not len(response_ids) == len(logprobs) == (num_tokens or len(logprobs)):
+    num_tokens = (
+        len(response_ids) if completion.usage is None else completion.usage.completion_tokens
+    )
+    if not len(response_ids) == len(logprobs) == num_tokens:
         raise PolicyError(
             f"the endpoint gave {len(response_ids)} token ids, {len(logprobs)} log-probabilities and "
             f"a usage of {num_tokens} tokens; a parser on the server may be dropping some"
         )
-    if any(not value > MISSING_LOGPROB for value in logprobs):
-        raise PolicyError("the endpoint gave -9999 or NaN in place of a log-probability")
     return prompt_ids, response_ids, logprobs
 
 
 def _ids(value: object, name: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
         raise PolicyError(f"the endpoint gave no {name}; it must support return_token_ids")
-    return tuple(int(item) for item in cast(Sequence[int], value))
+    if not all(type(item) is int for item in value):
+        raise PolicyError(f"the endpoint's {name} are not all integers")
+    return tuple(value)

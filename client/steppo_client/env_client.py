@@ -11,7 +11,10 @@ from pydantic import JsonValue
 from steppo_env.mdp import Observation, Outcome
 from steppo_env.wire import ActionModel, EnvDetail, EnvSummary, TaskPage
 
-__all__ = ["EnvClient", "ExpertAdvice", "SessionStart", "SessionState", "StepTaken"]
+__all__ = ["CLOSE_S", "EnvClient", "ExpertAdvice", "SessionStart", "SessionState", "StepTaken"]
+
+CLOSE_S = 10.0
+"""Longest wait, in seconds, for sessions to close; after it a server's lease frees them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,10 @@ class EnvClient(ABC):
         """List what can be played."""
 
     @abstractmethod
-    async def describe(self, env_id: str) -> EnvDetail:
-        """Describe one environment.
+    async def describe(
+        self, env_id: str, options: Mapping[str, JsonValue] | None = None
+    ) -> EnvDetail:
+        """Describe one environment as the options make it.
 
         Raises:
             UnknownEnvironment: There is none under this id.
@@ -86,9 +91,15 @@ class EnvClient(ABC):
 
     @abstractmethod
     async def tasks(
-        self, env_id: str, split: str, *, cursor: str | None = None, limit: int = 1000
+        self,
+        env_id: str,
+        split: str,
+        *,
+        cursor: str | None = None,
+        limit: int = 1000,
+        options: Mapping[str, JsonValue] | None = None,
     ) -> TaskPage:
-        """Return a page of a split's tasks.
+        """Return a page of a split's tasks; options can decide which tasks there are.
 
         Raises:
             UnknownTask: There is no such split.
@@ -96,7 +107,12 @@ class EnvClient(ABC):
 
     @abstractmethod
     async def create(self, start: SessionStart) -> SessionState:
-        """Begin an episode."""
+        """Begin an episode.
+
+        Raises:
+            SessionExists: The session id is in use for another start.
+            UnknownEnvironment, UnknownTask, InvalidInput, EnvError: As they say.
+        """
 
     @abstractmethod
     async def step(self, session_id: str, step_index: int, action: ActionModel) -> StepTaken:
@@ -107,6 +123,7 @@ class EnvClient(ABC):
 
         Raises:
             EpisodeEnded, StepIndexMismatch, StepConflict: The step does not come next.
+            UnknownSession, SessionExpired: There is no such session, or no longer.
             EnvError, DeadlineExceeded: The step failed and the episode with it.
         """
 

@@ -1,22 +1,31 @@
 """Environments behind the HTTP API."""
 
 import json
-from typing import Any, TypeVar
+import logging
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TypeVar
 from urllib.parse import quote
 
+import anyio
 import httpx
 import stamina
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from steppo_client.env_client import (
+    CLOSE_S,
     EnvClient,
     ExpertAdvice,
     SessionStart,
     SessionState,
     StepTaken,
 )
+from steppo_client.urls import check_url
 from steppo_env.errors import (
     CapacityExceeded,
+    InvalidInput,
     SessionExpired,
     SteppoError,
     TransportError,
@@ -44,6 +53,13 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 CONNECT_TIMEOUT_S = 10.0
 NUM_ATTEMPTS = 4
+MAX_WAIT_S = 30.0
+"""Longest pause before a request is sent again, whatever the server asks for."""
+
+PASSING_STATUSES = frozenset({429, 502, 503, 504})
+"""What a proxy answers while the server behind it is busy or away."""
+
+logger = logging.getLogger("steppo.client")
 
 
 class HttpEnvClient(EnvClient):
@@ -54,9 +70,12 @@ class HttpEnvClient(EnvClient):
 
     Args:
         base_url: Such as `http://127.0.0.1:8765`.
-        timeout_s: For one attempt at one request.
+        timeout_s: For one attempt at one request; no attempt begins later than this after the first.
         transport: Replaces the network, such as `httpx.ASGITransport(app)`.
         num_connections: Most connections at a time.
+
+    Raises:
+        InvalidInput: `base_url` is not an http or https URL.
     """
 
     def __init__(
@@ -67,10 +86,12 @@ class HttpEnvClient(EnvClient):
         transport: httpx.AsyncBaseTransport | None = None,
         num_connections: int = 64,
     ) -> None:
-        self.base_url = base_url
+        check_url(base_url, "a server", "http://127.0.0.1:8765")
+        self.base_url = base_url.rstrip("/")
+        self._timeout_s = timeout_s
         self._open: set[str] = set()
         self._http = httpx.AsyncClient(
-            base_url=base_url,
+            base_url=self.base_url,
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(
                 max_connections=num_connections, max_keepalive_connections=num_connections
@@ -86,20 +107,30 @@ class HttpEnvClient(EnvClient):
     async def environments(self) -> tuple[EnvSummary, ...]:
         return tuple((await self._get("/v1/envs", EnvList)).environments)
 
-    async def describe(self, env_id: str) -> EnvDetail:
-        return await self._get(f"/v1/envs/{quote(env_id, safe='')}", EnvDetail)
+    async def describe(
+        self, env_id: str, options: Mapping[str, JsonValue] | None = None
+    ) -> EnvDetail:
+        path = f"/v1/envs/{quote(env_id, safe='')}"
+        return await self._get(path, EnvDetail, _options_parameter(options))
 
     async def tasks(
-        self, env_id: str, split: str, *, cursor: str | None = None, limit: int = 1000
+        self,
+        env_id: str,
+        split: str,
+        *,
+        cursor: str | None = None,
+        limit: int = 1000,
+        options: Mapping[str, JsonValue] | None = None,
     ) -> TaskPage:
-        parameters = {"split": split, "limit": str(limit)}
+        parameters = {"split": split, "limit": str(limit), **_options_parameter(options)}
         if cursor is not None:
             parameters["cursor"] = cursor
         path = f"/v1/envs/{quote(env_id, safe='')}/tasks"
         return await self._get(path, TaskPage, parameters)
 
     async def create(self, start: SessionStart) -> SessionState:
-        body = CreateSession(
+        body = _request(
+            CreateSession,
             env_id=start.env_id,
             task_id=start.task_id,
             split=start.split,
@@ -109,8 +140,16 @@ class HttpEnvClient(EnvClient):
             session_id=start.session_id,
             lease_s=start.lease_s,
         )
-        reply = await self._post("/v1/sessions", body, SessionReply)
-        self._open.add(reply.session_id)
+        is_repeated = start.session_id in self._open
+        self._open.add(start.session_id)
+        try:
+            reply = await self._post("/v1/sessions", body, SessionReply)
+        except TransportError:
+            raise  # it may exist over there
+        except SteppoError:
+            if not is_repeated:
+                self._open.discard(start.session_id)
+            raise
         return SessionState(
             reply.session_id,
             reply.env_id,
@@ -123,39 +162,55 @@ class HttpEnvClient(EnvClient):
         )
 
     async def step(self, session_id: str, step_index: int, action: ActionModel) -> StepTaken:
-        path = f"/v1/sessions/{quote(session_id, safe='')}/steps"
-        body = StepRequest(step_index=step_index, action=action)
-        reply = await self._post(path, body, StepReply)
+        body = _request(StepRequest, step_index=step_index, action=action)
+        reply = await self._post(f"{_path_of(session_id)}/steps", body, StepReply)
         return StepTaken(reply.to_outcome(), reply.trace_key)
 
     async def expert(self, session_id: str) -> ExpertAdvice:
-        path = f"/v1/sessions/{quote(session_id, safe='')}/expert"
-        reply = await self._get(path, ExpertReply)
+        reply = await self._get(f"{_path_of(session_id)}/expert", ExpertReply)
         return ExpertAdvice(reply.action, reply.distance)
 
     async def delete(self, session_id: str) -> None:
+        with suppress(UnknownSession, SessionExpired):
+            await self._send("DELETE", _path_of(session_id))
         self._open.discard(session_id)
-        try:
-            await self._send("DELETE", f"/v1/sessions/{quote(session_id, safe='')}")
-        except (UnknownSession, SessionExpired):
-            return
 
     async def close(self) -> None:
-        """Close the sessions that are still open, and the connections."""
-        try:
-            for session_id in list(self._open):
-                await self.delete(session_id)
-        finally:
+        """Close the sessions that are still open, and the connections.
+
+        Also when the caller has been cancelled. A session that cannot be closed is logged; its lease
+        frees it.
+        """
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(CLOSE_S):
+                async with anyio.create_task_group() as group:
+                    for session_id in list(self._open):
+                        group.start_soon(self._let_go, session_id)
             await self._http.aclose()
+
+    async def _let_go(self, session_id: str) -> None:
+        try:
+            await self.delete(session_id)
+        except SteppoError as error:
+            logger.warning("session %s was not closed: %s", session_id, error)
 
     async def _get(
         self, path: str, model: type[ModelT], parameters: dict[str, str] | None = None
     ) -> ModelT:
-        return _read(await self._send("GET", path, parameters=parameters), model)
+        return self._read(path, await self._send("GET", path, parameters=parameters), model)
 
     async def _post(self, path: str, body: BaseModel, model: type[ModelT]) -> ModelT:
-        content = body.model_dump_json().encode()
-        return _read(await self._send("POST", path, content=content), model)
+        return self._read(path, await self._send("POST", path, content=_json(body)), model)
+
+    def _read(self, path: str, content: bytes, model: type[ModelT]) -> ModelT:
+        try:
+            return model.model_validate_json(content)
+        except ValidationError as error:
+            raise TransportError(
+                f"the reply of {self.base_url}{path} is not a {model.__name__}: {explain(error)}; "
+                "are client and server of one version?",
+                http_status=200,
+            ) from error
 
     async def _send(
         self,
@@ -167,7 +222,7 @@ class HttpEnvClient(EnvClient):
     ) -> bytes:
         """Send a request that is safe to repeat, and repeat it while its reply gets lost."""
         async for attempt in stamina.retry_context(
-            on=(TransportError, CapacityExceeded), attempts=NUM_ATTEMPTS, wait_max=5.0, timeout=None
+            on=_may_repeat, attempts=NUM_ATTEMPTS, wait_max=5.0, timeout=self._timeout_s
         ):
             with attempt:
                 return await self._send_once(method, path, content, parameters)
@@ -178,7 +233,7 @@ class HttpEnvClient(EnvClient):
     ) -> bytes:
         try:
             response = await self._http.request(method, path, content=content, params=parameters)
-        except httpx.TransportError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise TransportError(
                 f"{method} {self.base_url}{path} failed: {reason}; is the server running?"
@@ -188,21 +243,55 @@ class HttpEnvClient(EnvClient):
         raise _error_of(response)
 
 
-def _read(content: bytes, model: type[ModelT]) -> ModelT:
+def _path_of(session_id: str) -> str:
+    return f"/v1/sessions/{quote(session_id, safe='')}"
+
+
+def _options_parameter(options: Mapping[str, JsonValue] | None) -> dict[str, str]:
+    return {"options": json.dumps(dict(options))} if options else {}
+
+
+def _request(model: type[ModelT], **values: object) -> ModelT:
     try:
-        return model.model_validate_json(content)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise SteppoError(
-            f"the server's reply is not a {model.__name__}: {explain(error)}; are client and server "
-            "of one version?"
-        ) from error
+        raise InvalidInput(explain(error)) from None
+
+
+def _json(body: BaseModel) -> bytes:
+    try:
+        return body.model_dump_json().encode()
+    except PydanticSerializationError:
+        # A lone surrogate, which has no UTF-8 form: the parser would replace it by U+FFFD as well.
+        text = json.dumps(body.model_dump(), ensure_ascii=False)
+        return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
+
+
+def _may_repeat(error: Exception) -> bool | float:
+    """Return whether to send a request again, or after how many seconds."""
+    if not isinstance(error, TransportError | CapacityExceeded):
+        return False
+    if error.members.get("http_status", 503) not in PASSING_STATUSES:
+        return False  # whatever answered there is not the server
+    wait_s = error.members.get("retry_after_s")
+    return min(float(wait_s), MAX_WAIT_S) if isinstance(wait_s, int | float) else True
 
 
 def _error_of(response: httpx.Response) -> SteppoError:
+    """Return the error that a reply says, or that the reply itself is."""
     if response.headers.get("content-type", "").startswith("application/problem+json"):
-        problem: dict[str, Any] = json.loads(response.content)
-        return error_from_problem(problem)
-    return SteppoError(
+        try:
+            problem = json.loads(response.content)
+        except ValueError:
+            problem = None
+        if isinstance(problem, dict):
+            return error_from_problem(problem)
+    members: dict[str, JsonValue] = {"http_status": response.status_code}
+    retry_after = response.headers.get("retry-after", "")
+    if retry_after.isascii() and retry_after.isdigit():
+        members["retry_after_s"] = int(retry_after)
+    return TransportError(
         f"{response.request.method} {response.request.url} answered {response.status_code} without "
-        f"a problem document: {response.text[:200]!r}; is this a steppo server?"
+        f"a problem document: {response.text[:200]!r}; is this a steppo server?",
+        **members,
     )

@@ -12,6 +12,7 @@ from steppo_client.env_client import EnvClient
 from steppo_env.errors import PolicyError
 from steppo_env.keys import canonical_json
 from steppo_env.mdp import Action, Observation, ToolSpec, Usage
+from steppo_env.store.validation import LOGPROB_ROUNDING, MAX_TOKEN_ID, MISSING_LOGPROB
 from steppo_env.wire import ActionModel, read_action
 
 __all__ = ["ExpertPolicy", "HumanPolicy", "Policy", "RandomPolicy", "Sample", "Turn"]
@@ -41,6 +42,9 @@ class Sample:
         prompt_ids: Token ids of the prompt, or None when the endpoint gives none.
         response_ids: Token ids of the response, shape (T,).
         response_logprobs: Log-probability of each response token, shape (T,), in nats.
+
+    Raises:
+        PolicyError: Token ids and log-probabilities are not those of one response.
     """
 
     action: ActionModel
@@ -53,6 +57,31 @@ class Sample:
     temperature: float | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
+
+    def __post_init__(self) -> None:
+        parts = (self.prompt_ids, self.response_ids, self.response_logprobs)
+        if all(part is None for part in parts):
+            return
+        if self.response_ids is None or self.response_logprobs is None or self.prompt_ids is None:
+            raise PolicyError(
+                "prompt_ids, response_ids and response_logprobs come together or not at all"
+            )
+        num_ids, num_logprobs = len(self.response_ids), len(self.response_logprobs)
+        if num_ids != num_logprobs:
+            raise PolicyError(
+                f"a response of {num_ids} tokens has {num_logprobs} log-probabilities; each token "
+                "needs one"
+            )
+        for token_id in (*self.prompt_ids, *self.response_ids):
+            if not 0 <= token_id <= MAX_TOKEN_ID:
+                raise PolicyError(f"{token_id} is no token id; they are 0 to {MAX_TOKEN_ID}")
+        for logprob in self.response_logprobs:
+            # Written so that NaN is refused too.
+            if not MISSING_LOGPROB < logprob <= LOGPROB_ROUNDING:
+                raise PolicyError(
+                    f"{logprob} is no log-probability: they are at most 0, and "
+                    f"{MISSING_LOGPROB:g} stands for one that the endpoint does not have"
+                )
 
     @property
     def parsed(self) -> Action:

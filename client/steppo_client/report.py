@@ -63,12 +63,16 @@ def _details(report: EnvSummaryReport) -> list[str]:
     lines += [f"- ended by {reason}: {count}" for reason, count in report.failures.items()]
     lines.append(f"- digest of all trajectories: `{report.digest}`")
     for label, rows in report.by_label.items():
-        lines += ["", f"| {label} | episodes | success | return |", "|---|---|---|---|"]
+        lines += ["", f"| {_cell(label)} | episodes | success | return |", "|---|---|---|---|"]
         lines += [
-            f"| {value} | {row['episodes']} | {row['success_rate']:.3f} | {row['mean_return']:.3f} |"
+            f"| {_cell(value)} | {row['episodes']} | {row['success_rate']:.3f} | {row['mean_return']:.3f} |"
             for value, row in rows.items()
         ]
     return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _number(value: float | None) -> str:

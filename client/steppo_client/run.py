@@ -10,8 +10,10 @@ from pydantic import JsonValue
 
 from steppo_client.env_client import EnvClient
 from steppo_client.policy import Policy
-from steppo_client.sampler import Sampler, SamplerConfig, list_task_refs
+from steppo_client.sampler import Sampler, SamplerConfig
 from steppo_client.summary import Result, result_of
+from steppo_client.task_refs import list_task_refs
+from steppo_env.errors import InvalidInput
 from steppo_env.mdp import Trajectory
 from steppo_env.store import Run, TrajectoryStore
 
@@ -49,7 +51,17 @@ async def execute(
     Args:
         store: Gets every trajectory, durably, before `notice` hears of it.
         notice: Called once for each trajectory, such as by a progress display.
+
+    Raises:
+        InvalidInput, NotFound, MissingDependency: The plan cannot be played. Nothing was, unless only
+            the first episode could show it.
     """
+    if len(set(plan.env_ids)) < len(plan.env_ids):
+        raise InvalidInput(f"an environment is named twice: {', '.join(plan.env_ids)}")
+    tasks = [
+        await list_task_refs(client, env_id, plan.split, plan.num_tasks, plan.options)
+        for env_id in plan.env_ids
+    ]
     results: list[Result] = []
 
     async def emit(trajectory: Trajectory) -> None:
@@ -61,14 +73,13 @@ async def execute(
             notice(result)
 
     if store is not None:
-        details = [await client.describe(env_id) for env_id in plan.env_ids]
+        details = [await client.describe(env_id, plan.options) for env_id in plan.env_ids]
         versions = {detail.env_id: detail.data_version for detail in details}
         store.start_run(_run(plan, policy, versions))
     outcome = "failed"
     try:
-        for env_id in plan.env_ids:
-            tasks = await list_task_refs(client, env_id, plan.split, plan.num_tasks, plan.options)
-            await Sampler(client, policy, plan.sampler).run(tasks, emit)
+        for refs in tasks:
+            await Sampler(client, policy, plan.sampler).run(refs, emit)
         outcome = "finished"
     except anyio.get_cancelled_exc_class():
         outcome = "cancelled"

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
@@ -11,8 +11,10 @@ import anyio.lowlevel
 import numpy as np
 from pydantic import JsonValue
 
-from steppo_client.env_client import EnvClient, SessionStart, SessionState, StepTaken
-from steppo_client.policy import Policy, Sample, Turn
+from steppo_client.env_client import CLOSE_S, EnvClient, SessionStart
+from steppo_client.policy import Policy, Turn
+from steppo_client.recording import Recording
+from steppo_client.task_refs import TaskRef
 from steppo_env.errors import (
     EnvError,
     InvalidInput,
@@ -22,33 +24,26 @@ from steppo_env.errors import (
     SessionExpired,
     SteppoError,
     TransportError,
+    boundary,
 )
 from steppo_env.keys import digest, seed_words
-from steppo_env.mdp import Observation, Outcome, Step, StopReason, Timing, Trajectory
+from steppo_env.mdp import Outcome, StopReason, Timing, Trajectory
 
-__all__ = ["Emit", "Sampler", "SamplerConfig", "TaskRef", "list_task_refs"]
-
-CLEANUP_S = 10.0
-"""Longest wait for a session to close; after it the server's lease takes over."""
+__all__ = ["Emit", "Sampler", "SamplerConfig"]
 
 MAX_STEPS = 10_000
 """Steps after which an environment that never ends is given up; options allow 1,000."""
+
+MAX_ERROR_CHARS = 2_000
+"""Longest error that a trajectory keeps."""
+
+NOT_PLAYABLE = (InvalidInput, NotFound, MissingDependency)
+"""Refusals of a new episode that every other episode of the run would meet as well."""
 
 Emit = Callable[[Trajectory], Awaitable[None]]
 ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger("steppo.sampler")
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRef:
-    """A task to play. `options` go to the environment as they are."""
-
-    env_id: str
-    task_id: str
-    split: str
-    labels: Mapping[str, str | int] = field(default_factory=dict)
-    options: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +55,7 @@ class SamplerConfig:
         seed: With the task it gives the episode's seed, with the sample index the policy's.
         group_size: Episodes of each task. They share the environment's seed.
         concurrency: Most episodes in flight.
-        step_deadline_s: For one response and the step it takes.
+        step_deadline_s: For each request: to begin an episode, for a response, to take a step.
         trajectory_deadline_s: For a whole episode.
     """
 
@@ -75,42 +70,16 @@ class SamplerConfig:
         for name in ("group_size", "concurrency"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} is at least 1, not {getattr(self, name)}")
-
-
-async def list_task_refs(
-    client: EnvClient,
-    env_id: str,
-    split: str,
-    num_tasks: int,
-    options: Mapping[str, JsonValue] | None = None,
-) -> list[TaskRef]:
-    """Return the first `num_tasks` tasks of a split.
-
-    Raises:
-        InvalidInput: The split has fewer.
-    """
-    refs: list[TaskRef] = []
-    cursor: str | None = None
-    while len(refs) < num_tasks:
-        limit = min(1000, num_tasks - len(refs))
-        page = await client.tasks(env_id, split, cursor=cursor, limit=limit)
-        if page.num_tasks < num_tasks:
-            raise InvalidInput(
-                f"{num_tasks} tasks are asked for, but split {split} of {env_id} has "
-                f"{page.num_tasks}"
-            )
-        refs += [
-            TaskRef(env_id, task.task_id, split, task.labels, options or {}) for task in page.tasks
-        ]
-        cursor = page.next_cursor
-    return refs
+        for name in ("step_deadline_s", "trajectory_deadline_s"):
+            if not getattr(self, name) > 0:
+                raise InvalidInput(f"{name} is more than 0 seconds, not {getattr(self, name)}")
 
 
 class _EpisodeFailed(Exception):
     """Ends an episode for a reason that is not the environment's own."""
 
-    def __init__(self, reason: StopReason, error: BaseException) -> None:
-        super().__init__(str(error))
+    def __init__(self, reason: StopReason, detail: str) -> None:
+        super().__init__(detail)
         self.reason = reason
 
 
@@ -128,86 +97,10 @@ def _reason(error: Exception, otherwise: StopReason) -> StopReason:
             return otherwise
 
 
-@dataclass(slots=True)
-class _Recording:
-    """A trajectory in the making."""
-
-    task: TaskRef
-    sample_index: int
-    trajectory_id: str
-    group_id: str
-    seed: int
-    started_at: float
-    session: SessionState | None = None
-    current: Observation | None = None
-    steps: list[Step] = field(default_factory=list)
-    success: bool | None = None
-
-    @property
-    def observation(self) -> Observation:
-        """The state to act in; only after the episode has begun."""
-        assert self.current is not None
-        return self.current
-
-    def begin(self, session: SessionState) -> None:
-        self.session = session
-        self.current = session.observation
-
-    def add(self, step_index: int, sample: Sample, taken: StepTaken, timing: Timing) -> None:
-        state, outcome = self.observation, taken.outcome
-        action = sample.parsed
-        self.steps.append(
-            Step(
-                step_index=step_index,
-                messages=state.messages,
-                response_text=action.content,
-                reward=outcome.reward,
-                reward_terms=outcome.reward_terms,
-                terminated=outcome.terminated,
-                truncated=outcome.truncated,
-                state_key=state.state_key,
-                trace_key=taken.trace_key,
-                tool_calls=action.tool_calls,
-                observation_text=state.text,
-                info=outcome.info,
-                prompt_ids=sample.prompt_ids,
-                response_ids=sample.response_ids,
-                response_logprobs=sample.response_logprobs,
-                policy_version_before=sample.policy_version_before,
-                policy_version_after=sample.policy_version_after,
-                model=sample.model,
-                temperature=sample.temperature,
-                finish_reason=sample.finish_reason,
-                usage=sample.usage,
-                timing=timing,
-            )
-        )
-        self.current = outcome.observation
-        if outcome.terminated or outcome.truncated:
-            self.success = outcome.info.get("success") is True
-
-    def finish(self, policy: str, run_id: str, reason: StopReason, error: str | None) -> Trajectory:
-        truncated = bool(self.steps) and self.steps[-1].truncated
-        return Trajectory(
-            trajectory_id=self.trajectory_id,
-            group_id=self.group_id,
-            env_id=self.task.env_id,
-            task_id=self.task.task_id,
-            split=self.task.split,
-            seed=self.seed,
-            policy=policy,
-            steps=tuple(self.steps),
-            stop_reason=reason,
-            run_id=run_id,
-            success=self.success,
-            error=error,
-            labels=self.task.labels,
-            options=self.task.options,
-            tools=self.session.observation.tools if self.session is not None else (),
-            final_messages=self.observation.messages if truncated else None,
-            started_at=self.started_at,
-            ended_at=time.time(),
-        )
+def _detail(error: Exception) -> str:
+    """Return what a trajectory keeps of an error: short, and text that can be stored."""
+    text = str(error) if isinstance(error, SteppoError) else f"{type(error).__name__}: {error}"
+    return text[:MAX_ERROR_CHARS].encode(errors="replace").decode()
 
 
 class Sampler:
@@ -226,29 +119,46 @@ class Sampler:
         """Play every task `group_size` times; `emit` gets each trajectory once, one at a time.
 
         Cancelling emits the episodes in flight as they stand (reason `cancelled`) and returns when
-        their sessions are closed. An exception of `emit` stops the run: nothing more would be kept.
+        their sessions are closed. An exception of `emit` stops the run and is raised: nothing more
+        would be kept.
 
         Raises:
             InvalidInput, NotFound, MissingDependency: An episode cannot begin because of how it was
-                asked for; the others would fail alike.
+                asked for; the others would fail alike. Those in flight are emitted as cancelled.
         """
+        if len({digest(self._group(task)) for task in tasks}) < len(tasks):
+            raise InvalidInput("a task is listed twice; for more episodes of each set group_size")
         # All samples of a task before the next task: groups complete early.
         jobs = iter([(task, index) for task in tasks for index in range(self.config.group_size)])
         emitting = anyio.Lock()
+        has_failed = False
+
+        async def keep(trajectory: Trajectory) -> None:
+            nonlocal has_failed
+            async with emitting:
+                if not has_failed:
+                    has_failed = True
+                    await emit(trajectory)
+                    has_failed = False
 
         async def work() -> None:
             for task, index in jobs:
                 trajectory = await self._play(task, index)
                 # A finished trajectory is not lost to a cancellation that comes while it is stored.
                 with anyio.CancelScope(shield=True):
-                    async with emitting:
-                        await emit(trajectory)
+                    await keep(trajectory)
                 await anyio.lowlevel.checkpoint()
 
         num_jobs = len(tasks) * self.config.group_size
-        async with anyio.create_task_group() as group:
-            for _ in range(min(self.config.concurrency, num_jobs)):
-                group.start_soon(work)
+        failure: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(min(self.config.concurrency, num_jobs)):
+                    group.start_soon(work)
+        except BaseExceptionGroup as failures:
+            failure = _first(failures)
+        if failure is not None:
+            raise failure
 
     async def _play(self, task: TaskRef, sample_index: int) -> Trajectory:
         """Play one episode and return it, also when it failed or was cancelled on the way."""
@@ -268,20 +178,22 @@ class Sampler:
             await self._end_session(recording)
         return recording.finish(self.policy.name, self.config.run_id, reason, error)
 
-    def _record(self, task: TaskRef, sample_index: int) -> _Recording:
-        run_id, seed = self.config.run_id, self.config.seed
-        group: list[JsonValue] = [run_id, task.env_id, task.task_id, dict(task.options)]
-        return _Recording(
+    def _group(self, task: TaskRef) -> list[JsonValue]:
+        return [self.config.run_id, task.env_id, task.task_id, dict(task.options)]
+
+    def _record(self, task: TaskRef, sample_index: int) -> Recording:
+        group = self._group(task)
+        return Recording(
             task=task,
             sample_index=sample_index,
             trajectory_id=digest([*group, sample_index]),
             group_id=digest(group),
             # Without the environment's name: a named variant plays as the environment behind it.
-            seed=seed_words("episode", seed, task.task_id)[0],
+            seed=seed_words("episode", self.config.seed, task.task_id)[0],
             started_at=time.time(),
         )
 
-    async def _episode(self, recording: _Recording) -> StopReason:
+    async def _episode(self, recording: Recording) -> StopReason:
         task = recording.task
         start = SessionStart(
             task.env_id,
@@ -291,11 +203,13 @@ class Sampler:
             options=task.options,
         )
         try:
-            session = await self.client.create(start)
-        except (InvalidInput, NotFound, MissingDependency):
+            session = await self._attempt(
+                "beginning the episode", lambda: self.client.create(start), StopReason.SERVER_ERROR
+            )
+        except _EpisodeFailed as failure:
+            if isinstance(failure.__cause__, NOT_PLAYABLE):
+                raise failure.__cause__ from None
             raise
-        except Exception as error:
-            raise _EpisodeFailed(_reason(error, StopReason.SERVER_ERROR), error) from error
         recording.begin(session)
         for step_index in range(MAX_STEPS):
             outcome = await self._step(recording, step_index)
@@ -304,10 +218,10 @@ class Sampler:
             if outcome.truncated:
                 by_limit = outcome.info.get("step_limit") is True
                 return StopReason.STEP_LIMIT if by_limit else StopReason.TRUNCATED
-        endless = EnvError(f"the episode did not end within {MAX_STEPS} steps")
+        endless = f"the episode did not end within {MAX_STEPS} steps"
         raise _EpisodeFailed(StopReason.ENV_ERROR, endless)
 
-    async def _step(self, recording: _Recording, step_index: int) -> Outcome:
+    async def _step(self, recording: Recording, step_index: int) -> Outcome:
         words = seed_words(
             "policy", self.config.seed, recording.task.task_id, recording.sample_index, step_index
         )
@@ -318,29 +232,48 @@ class Sampler:
             np.random.default_rng(words),
         )
         began = time.perf_counter()
-        sample = await self._within_deadline(lambda: self.policy.act(turn), StopReason.POLICY_ERROR)
+        sample = await self._attempt(
+            "the response", lambda: self.policy.act(turn), StopReason.POLICY_ERROR
+        )
         generated = time.perf_counter()
-        taken = await self._within_deadline(
+        taken = await self._attempt(
+            "the step",
             lambda: self.client.step(recording.trajectory_id, step_index, sample.action),
             StopReason.SERVER_ERROR,
         )
         timing = Timing(generate_s=generated - began, environment_s=time.perf_counter() - generated)
-        recording.add(step_index, sample, taken, timing)
+        recording.add(sample, taken, timing)
         return taken.outcome
 
-    async def _within_deadline(
-        self, work: Callable[[], Awaitable[ResultT]], otherwise: StopReason
+    async def _attempt(
+        self, what: str, work: Callable[[], Awaitable[ResultT]], otherwise: StopReason
     ) -> ResultT:
+        """Do one part of an episode within its deadline.
+
+        Raises:
+            _EpisodeFailed: It failed or took too long; `otherwise` is the reason of an error that
+                does not tell whose it is.
+        """
+        deadline_s = self.config.step_deadline_s
         try:
-            with anyio.fail_after(self.config.step_deadline_s):
+            with anyio.move_on_after(deadline_s) as scope:
                 return await work()
         except Exception as error:
-            raise _EpisodeFailed(_reason(error, otherwise), error) from error
+            raise _EpisodeFailed(_reason(error, otherwise), _detail(error)) from error
+        assert scope.cancelled_caught
+        late = f"{what} took longer than {deadline_s:g} s"
+        raise _EpisodeFailed(StopReason.DEADLINE, late)
 
-    async def _end_session(self, recording: _Recording) -> None:
+    async def _end_session(self, recording: Recording) -> None:
         """Free the session. Should that fail, the server's lease frees it later."""
-        with anyio.move_on_after(CLEANUP_S, shield=True):
+        with anyio.move_on_after(CLOSE_S, shield=True):
             try:
-                await self.client.delete(recording.trajectory_id)
+                with boundary(EnvError, "delete"):
+                    await self.client.delete(recording.trajectory_id)
             except SteppoError as error:
                 logger.warning("session %s was not closed: %s", recording.trajectory_id, error)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

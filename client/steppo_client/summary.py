@@ -3,14 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from statistics import fmean
 
 from pydantic import JsonValue
 
 from steppo_env.mdp import Trajectory
 from steppo_env.metrics import pass_at_k, wilson_interval
-from steppo_env.store.transcript import transcript
+from steppo_env.store import digest_of, fingerprint
 
 __all__ = ["EnvSummaryReport", "Result", "result_of", "summarize_results"]
 
@@ -23,6 +22,7 @@ class Result:
     """What a summary needs of one trajectory.
 
     Attributes:
+        error: What failed, where something did.
         fingerprint: Digest of everything that environment and policy determined.
     """
 
@@ -35,6 +35,7 @@ class Result:
     terminated: bool
     truncated: bool
     failure: str | None
+    error: str | None
     metrics: Mapping[str, float]
     fingerprint: bytes
 
@@ -57,8 +58,9 @@ def result_of(trajectory: Trajectory) -> Result:
         terminated=trajectory.terminated,
         truncated=trajectory.truncated,
         failure=None if trajectory.trainable else trajectory.stop_reason.value,
+        error=trajectory.error,
         metrics=metrics,
-        fingerprint=blake2b(transcript(trajectory), digest_size=16).digest(),
+        fingerprint=fingerprint(trajectory),
     )
 
 
@@ -120,7 +122,6 @@ def _report(results: Sequence[Result]) -> EnvSummaryReport:
     counted = [result for result in results if result.failure is None]
     num_successes = sum(result.success for result in counted)
     names = sorted({name for result in counted for name in result.metrics})
-    fingerprints = b"".join(sorted(result.fingerprint for result in results))
     return EnvSummaryReport(
         episodes=len(results),
         steps=sum(result.num_steps for result in results),
@@ -137,7 +138,7 @@ def _report(results: Sequence[Result]) -> EnvSummaryReport:
         },
         pass_at_k=_pass_at_k(counted),
         by_label=_by_label(counted),
-        digest=blake2b(fingerprints, digest_size=16).hexdigest(),
+        digest=digest_of(result.fingerprint for result in results),
     )
 
 
@@ -161,19 +162,25 @@ MAX_LABEL_VALUES = 20
 
 
 def _by_label(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float | int]]]:
-    found: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str | int, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         for label, value in result.labels.items():
-            found[label][str(value)].append(result)
+            found[label][value].append(result)
     return {
         label: {
-            value: {
+            str(value): {
                 "episodes": len(group),
                 "success_rate": fmean(result.success for result in group),
                 "mean_return": fmean(result.return_ for result in group),
             }
-            for value, group in sorted(groups.items())
+            for value, group in sorted(groups.items(), key=_place)
         }
         for label, groups in sorted(found.items())
         if len(groups) <= MAX_LABEL_VALUES
     }
+
+
+def _place(item: tuple[str | int, object]) -> tuple[bool, int, str]:
+    """Numbers first and in their own order: 9 hops before 10."""
+    value = item[0]
+    return (False, value, "") if isinstance(value, int) else (True, 0, value)

@@ -83,11 +83,15 @@ class Expert:
 
 
 def _candidates(passage: Passage) -> Iterator[str]:
-    """Yield ever longer queries for a passage: its title, then with more and more of its text."""
+    """Yield queries for a passage: its title, then with more and more of its text, then its parts.
+
+    The parts tell apart passages of one title that begin alike.
+    """
     text = passage.text.split()
-    for count in (0, 8, 16, 32, len(text)):
-        query = " ".join([passage.title, *text[:count]])
-        yield query[:MAX_QUERY].strip() or "passage"
+    longest = [[passage.title, *text[:count]] for count in (0, 8, 16, 32, len(text))]
+    parts = [text[start : start + 32] for start in range(0, len(text), 16)]
+    for query_words in (*longest, *parts):
+        yield " ".join(query_words)[:MAX_QUERY].strip() or "passage"
 
 
 def _call(query: str) -> str:

@@ -166,6 +166,8 @@ def _outcome(history: History, number: int) -> str:
 
 def _notes(history: History) -> tuple[str, ...]:
     """Return what the policy is told about its last response, rejections first."""
+    if history.reply.is_first:
+        return ()
     empty = [
         f'no passage has any word of "{history.searches[number].query}"; try other words'
         for number in history.reply.made

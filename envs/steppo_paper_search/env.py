@@ -80,7 +80,7 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
         state.feedback = (*action.rejections, *rejected, *ignored, *notes)
         return Outcome(
             self._observe(self.task),
-            reward_terms=self._reward_terms(arrivals),
+            reward_terms=self._rewards(arrivals),
             terminated=state.answer is not None,
             rejected=tuple(rejected),
             info=self._facts(),
@@ -204,7 +204,7 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
             return None
         return tuple(named)
 
-    def _reward_terms(self, arrivals: Sequence[tuple[int, ...]]) -> Mapping[str, float]:
+    def _rewards(self, arrivals: Sequence[tuple[int, ...]]) -> Mapping[str, float]:
         options, state = self.options, self._state
         terms: dict[str, float] = {}
         if options.reward == "recall_gain":
@@ -273,8 +273,9 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
             "queries": [*sorted(state.queries)],
             "answer": None if state.answer is None else [*sorted(view.ids(state.answer))],
         }
+        instructions = system_prompt(options.search_top_k, options.expand_top_k)
         return self.observe(
-            (Message("system", system_prompt(options)), Message("user", shown)),
+            (Message("system", instructions), Message("user", shown)),
             text=result,
             state=canonical,
             tools=() if state.answer is not None else TOOLBOX.specs,

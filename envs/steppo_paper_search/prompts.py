@@ -1,6 +1,7 @@
 """The words of PaperSearch: its tools, its instructions, and a state in sections."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from pydantic import Field
 
@@ -51,18 +52,19 @@ class Expand(ToolArguments):
 TOOLBOX = Toolbox(Tool("search", Search), Tool("expand", Expand))
 
 
-def system_prompt(options: PaperSearchOptions) -> str:
-    """Return the instructions. They hold for a whole episode."""
+@cache
+def system_prompt(search_top_k: int, expand_top_k: int) -> str:
+    """Return the instructions. They hold for a whole episode, and every episode shares them."""
     return f"""\
 You are a research librarian. Given a request, find every paper in the library that answers it.
 
 You work in steps. In each step, think briefly, then call tools:
 
-search(query): lists up to {options.search_top_k} papers whose title and abstract match the words \
+search(query): lists up to {search_top_k} papers whose title and abstract match the words \
 of the query best. Words count, not meaning: use a few telling words, and try other wordings, \
 because papers may name the same thing differently.
 expand(paper_id): lists the references of a listed paper and the papers that cite it, up to \
-{options.expand_top_k} of each. Good for a paper that is central to the request: what it cites and \
+{expand_top_k} of each. Good for a paper that is central to the request: what it cites and \
 what cites it is often wanted too.
 
 Write each call on its own, up to {MAX_CALLS} in one step; they are executed in order:
@@ -157,11 +159,11 @@ def render_result(
 def excerpt(text: str, limit: int = 200) -> str:
     """Return a text on one line of at most `limit` characters.
 
-    >>> excerpt("a long  query", 7)
-    'a long…'
+    >>> excerpt("a long  query", 8)
+    'a lon...'
     """
     line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+    return line if len(line) <= limit else line[: limit - 3].rstrip() + "..."
 
 
 def _closing(episode: Episode) -> str:
@@ -219,4 +221,4 @@ def _cut(abstract: str | None, limit: int) -> str:
     if abstract is None:
         return "No abstract."
     words = abstract.split()
-    return abstract if len(words) <= limit else " ".join(words[:limit]) + " …"
+    return abstract if len(words) <= limit else " ".join(words[:limit]) + " ..."

@@ -254,7 +254,7 @@ BENCHMARK_SUFFIXES = ("-9", "-20k", " Open", "-XL", " Archive", "-2M", " Field S
 TITLES_WITH_METHOD = (
     "{Method} for {task}",
     "{Task} with {method}",
-    "Does {method} help {task}?",
+    "Can {method} help {task}?",
     "{Method} and the {word} problem in {task}",
     "Robust {task} through {method}",
     "Scaling {method} to {word} data for {task}",

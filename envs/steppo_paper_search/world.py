@@ -11,10 +11,9 @@ introduction lead to the rest.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 
-from pydantic import JsonValue
-
-from steppo_env.keys import digest, seed_words
+from steppo_env.keys import seed_words
 from steppo_paper_search.graph import Paper
 from steppo_paper_search.packs import Pack, PaperQuery
 from steppo_paper_search.vocabulary import (
@@ -104,19 +103,8 @@ def generate_world() -> Pack:
     references = {
         draft.paper_id: tuple(other.paper_id for other in draft.references) for draft in drafts
     }
-    return Pack(papers, references, queries, _version(papers, references, queries))
-
-
-def _version(
-    papers: Sequence[Paper],
-    references: dict[str, tuple[str, ...]],
-    queries: Sequence[PaperQuery],
-) -> str:
-    content: list[JsonValue] = []
-    content += [[item.paper_id, item.title, item.abstract, item.year] for item in papers]
-    content += [[paper_id, *cited] for paper_id, cited in references.items()]
-    content += [[item.query_id, item.query, item.year, *item.gold_ids] for item in queries]
-    return digest(content)
+    content = repr((papers, references, queries)).encode()
+    return Pack(papers, references, queries, blake2b(content, digest_size=16).hexdigest())
 
 
 def _split(place: int) -> str:

@@ -8,7 +8,7 @@ from steppo_env.store.query import (
 )
 from steppo_env.store.runs import Run
 from steppo_env.store.store import TrajectoryStore, open_store
-from steppo_env.store.transcript import digest_of, transcript
+from steppo_env.store.transcript import digest_of, fingerprint, transcript
 
 __all__ = [
     "GroupSummary",
@@ -18,6 +18,7 @@ __all__ = [
     "TrajectoryStore",
     "TrajectorySummary",
     "digest_of",
+    "fingerprint",
     "open_store",
     "transcript",
 ]

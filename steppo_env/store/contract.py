@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from statistics import fmean
@@ -33,22 +33,22 @@ from steppo_env.errors import (
     StoreError,
     UnknownTrajectory,
 )
-from steppo_env.mdp import Message, Step, StopReason, Trajectory
+from steppo_env.mdp import StopReason, Trajectory
 from steppo_env.store import strategies
 from steppo_env.store.query import GroupSummary, TrajectoryFilter
-from steppo_env.store.runs import Run
+from steppo_env.store.samples import make_run, make_step, make_trajectory
 from steppo_env.store.store import TrajectoryStore, open_store
 from steppo_env.store.transcript import transcript
 
-__all__ = ["StoreContract", "make_step", "make_trajectory"]
+__all__ = ["StoreContract"]
 
 NUM_WRITERS, NUM_EACH = 4, 50
 NUM_KILLS = 4
 START_LIMIT_S = 30.0
 _WRITER = """
-import itertools, sys
+import sys
 from steppo_env.store import open_store
-from steppo_env.store.contract import make_trajectory
+from steppo_env.store.samples import make_trajectory
 url, name, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with open_store(url) as store:
     for number in range(limit):
@@ -56,73 +56,6 @@ with open_store(url) as store:
         store.append(trajectory)
         print(trajectory.trajectory_id, flush=True)
 """
-
-
-def make_step(step_index: int, *, reward: float = 0.0, num_tokens: int | None = None) -> Step:
-    """Return a plain step, with so many prompt and response tokens each; None for no token ids."""
-    ids = None if num_tokens is None else tuple(range(num_tokens))
-    return Step(
-        step_index=step_index,
-        messages=(Message("user", f"state {step_index}"),),
-        response_text=f"response {step_index}",
-        reward=reward,
-        reward_terms={"goal": reward} if reward else {},
-        terminated=False,
-        truncated=False,
-        state_key=f"state-{step_index}",
-        trace_key=f"trace-{step_index}",
-        prompt_ids=ids,
-        response_ids=ids,
-        response_logprobs=None if num_tokens is None else (-0.5,) * num_tokens,
-    )
-
-
-def make_trajectory(
-    trajectory_id: str,
-    *,
-    num_steps: int = 1,
-    num_tokens: int | None = None,
-    rewards: Mapping[int, float] | None = None,
-    stop_reason: StopReason = StopReason.TERMINATED,
-    **fields: object,
-) -> Trajectory:
-    """Return a plain trajectory that ends as its stop reason says; `fields` replace others."""
-    steps = [
-        make_step(index, reward=(rewards or {}).get(index, 0.0), num_tokens=num_tokens)
-        for index in range(num_steps)
-    ]
-    if steps:
-        steps[-1] = replace(
-            steps[-1],
-            terminated=stop_reason is StopReason.TERMINATED,
-            truncated=stop_reason in (StopReason.STEP_LIMIT, StopReason.TRUNCATED),
-        )
-    trajectory = Trajectory(
-        trajectory_id=trajectory_id,
-        group_id="group",
-        env_id="steppo/KeyDoor-v0",
-        task_id="train/0",
-        split="train",
-        seed=7,
-        policy="expert",
-        steps=tuple(steps),
-        stop_reason=stop_reason,
-    )
-    return replace(trajectory, **fields)  # type: ignore[arg-type]
-
-
-def make_run(run_id: str = "run-1", **fields: object) -> Run:
-    """Return a plain run; `fields` replace others."""
-    run = Run(
-        run_id=run_id,
-        kind="eval",
-        config={"num_groups": 4, "policy": {"name": "expert"}},
-        seed=7,
-        code_version="0.1.0+abc",
-        env_versions={"steppo/KeyDoor-v0": "0.1.0"},
-        started_at=1_700_000_000.25,
-    )
-    return replace(run, **fields)  # type: ignore[arg-type]
 
 
 def start_writer(url: str, name: str, limit: int) -> "subprocess.Popen[str]":
@@ -417,6 +350,12 @@ class StoreContract:
         (group,) = store.summarize(by=())
         assert (group.episodes, group.failed, group.trainable) == (1, 1, 0)
         assert (group.success_rate, group.mean_return, group.mean_steps) == (None, None, None)
+
+    def test_groups_are_ordered_and_no_value_comes_first(self, store: TrajectoryStore) -> None:
+        for number, run_id in enumerate(("b", "", None, "a")):
+            store.append(make_trajectory(f"t{number}", run_id=run_id))
+        groups = [summary.group["run_id"] for summary in store.summarize(by=("run_id",))]
+        assert groups == [None, "", "a", "b"]
 
     def test_an_empty_store_has_no_groups(self, store: TrajectoryStore) -> None:
         assert store.summarize() == ()

@@ -3,7 +3,9 @@
 A transcript holds what the environment and the policy determined. It leaves out what differs
 between two runs of the same thing: ids of trajectories, groups, runs and forks, the policy's name
 and versions, clocks and timings. Ids of tool calls, which endpoints draw at random, are numbered by
-first appearance, so which call a message answers is kept. Log-probabilities are rounded to float32,
+first appearance, so which call a message answers is kept. The environment's name and options are
+left out too: a named variant plays as the environment behind it, and what options change shows in
+the observations and their keys. Log-probabilities are rounded to float32,
 as the store keeps them: a trajectory has one transcript before and after it is stored.
 """
 
@@ -17,7 +19,7 @@ from steppo_env.errors import InvalidInput
 from steppo_env.keys import canonical_json
 from steppo_env.mdp import Message, Step, ToolCall, ToolSpec, Trajectory
 
-__all__ = ["digest_of", "transcript"]
+__all__ = ["digest_of", "fingerprint", "transcript"]
 
 DIGEST_BYTES = 16
 
@@ -31,11 +33,9 @@ def transcript(trajectory: Trajectory) -> bytes:
     call_numbers: dict[str, int] = {}
     final = trajectory.final_messages
     value: dict[str, JsonValue] = {
-        "env_id": trajectory.env_id,
         "task_id": trajectory.task_id,
         "split": trajectory.split,
         "seed": trajectory.seed,
-        "options": dict(trajectory.options),
         "labels": dict(trajectory.labels),
         "tools": [_tool(tool) for tool in trajectory.tools],
         "steps": [_step(step, call_numbers) for step in trajectory.steps],
@@ -53,15 +53,18 @@ def transcript(trajectory: Trajectory) -> bytes:
         ) from None
 
 
-def digest_of(trajectories: Iterable[Trajectory]) -> str:
-    """Return one hash of many transcripts, 32 hex digits; their order is free, their number counts.
+def fingerprint(trajectory: Trajectory) -> bytes:
+    """Return the hash of a transcript, 64 bytes: what to keep of one that need not stay in memory."""
+    return blake2b(transcript(trajectory)).digest()
+
+
+def digest_of(fingerprints: Iterable[bytes]) -> str:
+    """Return one hash of many fingerprints, 32 hex digits; their order is free, their number counts.
 
     >>> digest_of([])
     'cae66941d9efbd404e4d88758ea67670'
     """
-    # The digests are sorted in place of the transcripts, which need not fit in memory together.
-    digests = sorted(blake2b(transcript(item)).digest() for item in trajectories)
-    return blake2b(b"".join(digests), digest_size=DIGEST_BYTES).hexdigest()
+    return blake2b(b"".join(sorted(fingerprints)), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def _step(step: Step, call_numbers: dict[str, int]) -> JsonValue:

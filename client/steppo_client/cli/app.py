@@ -7,7 +7,6 @@ Exit codes: 0 done; 1 done, but infrastructure failed some episodes; 2 bad input
 import logging
 import sys
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 import typer
 
@@ -20,7 +19,7 @@ COMMAND_GROUP = "steppo_client.commands"
 """Entry points of verbs that other packages bring, such as `serve`."""
 
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
+TAKES_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def build_app(arguments: list[str]) -> typer.Typer:
@@ -44,13 +43,13 @@ def build_app(arguments: list[str]) -> typer.Typer:
     verb = next((word for word in arguments if not word.startswith("-")), None)
     for point in sorted(entry_points(group=COMMAND_GROUP)):
         if verb in (None, point.name):
-            app.command(point.name)(_load(point))
+            _add(app, point)
     return app
 
 
-def _load(point: EntryPoint) -> Any:
+def _add(app: typer.Typer, point: EntryPoint) -> None:
     try:
-        return point.load()
+        app.command(point.name)(point.load())
     except ImportError as error:
         reason = str(error)
 
@@ -61,19 +60,16 @@ def _load(point: EntryPoint) -> Any:
             )
 
         missing.__doc__ = f"Not installed here: {reason}."
-        return missing
+        # Whatever flags it is called with, the answer is what to install.
+        app.command(point.name, context_settings=TAKES_ANYTHING)(missing)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; always ends in SystemExit."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     app = build_app(sys.argv[1:])
     try:
-        code = app(standalone_mode=False)
+        app()
     except SteppoError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         raise SystemExit(EXIT_BAD_INPUT) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        raise SystemExit(EXIT_INTERRUPTED) from None
-    raise SystemExit(code if isinstance(code, int) else 0)

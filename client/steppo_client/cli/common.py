@@ -15,15 +15,17 @@ from rich.console import Console
 from steppo_client.env_client import EnvClient
 from steppo_client.http_client import HttpEnvClient
 from steppo_client.local_client import LocalEnvClient
-from steppo_env.errors import InvalidInput, SteppoError
+from steppo_env.errors import InvalidInput
 from steppo_env.registry import Catalogue
 from steppo_env.store import TrajectoryStore, open_store
 
 __all__ = [
+    "EXIT_SOME_FAILED",
     "ConfigOption",
     "JsonOption",
     "ServerOption",
     "SetOption",
+    "make_folder",
     "open_client",
     "optional_store",
     "paper",
@@ -34,6 +36,9 @@ __all__ = [
 ]
 
 ResultT = TypeVar("ResultT")
+
+EXIT_SOME_FAILED = 1
+EXIT_INTERRUPTED = 130
 
 ServerOption = Annotated[
     str | None, typer.Option(help="URL of a steppo server; without it environments run here.")
@@ -76,25 +81,41 @@ def read_settings(pairs: Sequence[str] | None) -> dict[str, JsonValue]:
         if key in settings:
             raise InvalidInput(f"--set {key} is given twice")
         try:
-            settings[key] = json.loads(text)
+            settings[key] = json.loads(text, parse_constant=_refuse)
         except ValueError:
             settings[key] = text
     return settings
+
+
+def _refuse(constant: str) -> JsonValue:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def open_client(server: str | None, config: Path | None) -> EnvClient:
     """Return the client that the flags ask for.
 
     Raises:
-        InvalidInput: Both a server and a file of variants are given.
+        InvalidInput: Both a server and a file of variants are given, or the URL is none.
     """
     if server is None:
         return LocalEnvClient(Catalogue.from_toml(config) if config is not None else None)
     if config is not None:
         raise InvalidInput("--config names variants of this process; a server has its own")
-    if not server.startswith(("http://", "https://")):
-        raise InvalidInput(f"--server takes a URL such as http://127.0.0.1:8765, not {server!r}")
     return HttpEnvClient(server)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, unless it is there.
+
+    Raises:
+        InvalidInput: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot make the folder {path}: {error.strerror}; name another with --out"
+        ) from None
 
 
 def optional_store(url: str | None) -> AbstractContextManager[TrajectoryStore | None]:
@@ -103,23 +124,13 @@ def optional_store(url: str | None) -> AbstractContextManager[TrajectoryStore | 
 
 
 def run_async(work: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
-    """Run async code from a verb; of several errors at once, the first is raised.
+    """Run async code from a verb. Ctrl-C cancels it and ends the verb when it has cleaned up.
 
     Raises:
         SteppoError: What the work raised.
     """
     try:
         return anyio.run(work)
-    except BaseExceptionGroup as group:
-        error = _first_error(group)
-        if error is None:
-            raise
-        raise error from None
-
-
-def _first_error(group: BaseExceptionGroup[BaseException]) -> SteppoError | None:
-    for error in group.exceptions:
-        found = _first_error(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(found, SteppoError):
-            return found
-    return None
+    except KeyboardInterrupt:
+        screen.print("interrupted")
+        raise typer.Exit(EXIT_INTERRUPTED) from None

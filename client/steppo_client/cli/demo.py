@@ -12,14 +12,14 @@ from typing import Annotated
 
 import typer
 
-from steppo_client.cli.common import paper, run_async, screen
-from steppo_client.cli.progress import progress, summary_table
-from steppo_client.cli.rollout import BuiltinPolicy, builtin_policy
+from steppo_client.cli.common import EXIT_SOME_FAILED, make_folder, run_async, screen
+from steppo_client.cli.progress import progress, report_table
+from steppo_client.cli.rollout import BuiltinPolicy, builtin_policy, explain_failures
 from steppo_client.cli.show import show_trajectory
 from steppo_client.http_client import HttpEnvClient
 from steppo_client.run import RunPlan, execute
 from steppo_client.sampler import SamplerConfig
-from steppo_client.summary import EnvSummaryReport, Result, summarize_results
+from steppo_client.summary import Result, summarize_results
 from steppo_env.errors import TransportError
 from steppo_env.mdp import Trajectory
 from steppo_env.store import TrajectoryFilter, TrajectoryStore, open_store
@@ -37,20 +37,27 @@ def demo(
         "demo"
     ),
     tasks: Annotated[int, typer.Option(min=1, help="Tasks of each environment.")] = 20,
-) -> int:
+) -> None:
     """Start a server, let an expert and a random policy play every environment, show the results."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     url = f"sqlite:///{(out / 'demo.db').as_posix()}"
     with _server(out / "server.log") as server, open_store(url) as store:
-        screen.print(f"a server runs at {server}; trajectories go to {url}")
-        rows: list[tuple[str, str, EnvSummaryReport]] = []
+        _say(f"a server runs at {server}; trajectories go to {url}")
+        failures: list[str] = []
         for policy in BuiltinPolicy:
-            reports = summarize_results(_play(server, policy, tasks, store))
-            rows += [(policy.value, name, report) for name, report in reports.items()]
-        paper.print(summary_table(rows))
+            results = _play(server, policy, tasks, store)
+            report_table(summarize_results(results), title=f"policy: {policy.value}")
+            failures += explain_failures(results)
         show_trajectory(_shown(store))
-    screen.print(f"look further with: steppo store ls --store {url}")
-    return 1 if any(report.failed for _, _, report in rows) else 0
+    _say(f"look further with: steppo store ls --store {url}")
+    for line in failures:
+        _say(line)
+    if failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _say(text: str) -> None:
+    screen.print(text, markup=False, soft_wrap=True)
 
 
 def _play(
@@ -61,7 +68,7 @@ def _play(
             found = await client.environments()
             for summary in found:
                 if not summary.is_available:
-                    screen.print(f"left out {summary.env_id}: {summary.problem}", style="yellow")
+                    _say(f"left out {summary.env_id}: {summary.problem}")
             env_ids = [summary.env_id for summary in found if summary.is_available]
             run_id = f"demo-{policy.value}-{uuid.uuid4().hex[:8]}"
             plan = RunPlan("rollout", env_ids, "dev", num_tasks, SamplerConfig(run_id))

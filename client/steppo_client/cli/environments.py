@@ -1,5 +1,6 @@
 """`steppo envs`: what can be played."""
 
+from rich.markup import escape
 from rich.table import Table
 
 from steppo_client.cli.common import (
@@ -44,7 +45,8 @@ def envs(
     for env in environments:
         if isinstance(env, EnvDetail):
             tasks = ", ".join(f"{split} {count:,}" for split, count in env.splits.items())
-            table.add_row(env.env_id, tasks, str(env.step_limit), env.summary)
+            row = (env.env_id, tasks, str(env.step_limit), env.summary)
         else:
-            table.add_row(env.env_id, "-", "-", f"not usable here: {env.problem}")
+            row = (env.env_id, "-", "-", f"not usable here: {env.problem}")
+        table.add_row(*map(escape, row))
     paper.print(table)

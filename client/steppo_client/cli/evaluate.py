@@ -13,6 +13,7 @@ from steppo_client.cli.common import (
     JsonOption,
     ServerOption,
     SetOption,
+    make_folder,
     open_client,
     read_settings,
     run_async,
@@ -56,7 +57,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the run.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="Most episodes in flight.")] = 16,
     as_json: JsonOption = False,
-) -> int:
+) -> None:
     """Evaluate a model or a built-in policy."""
     chosen = _policy(policy, model, base_url, api_key_env, temperature, max_tokens)
     plan = RunPlan(
@@ -74,7 +75,7 @@ def evaluate(
     )
 
     async def work() -> list[Result]:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         url = f"sqlite:///{(out / 'trajectories.db').as_posix()}"
         with open_store(url) as store, progress(len(envs) * tasks * samples) as notice:
             async with open_client(server, config) as client:
@@ -85,8 +86,8 @@ def evaluate(
 
     results = run_async(work)
     write_report(out, plan, chosen.name, summarize_results(results))
-    screen.print(f"report in {out / 'report.md'}")
-    return finish(plan, results, as_json)
+    screen.print(f"report in {out / 'report.md'}", markup=False, soft_wrap=True)
+    finish(plan, results, as_json)
 
 
 def _policy(
@@ -107,7 +108,7 @@ def _policy(
         raise InvalidInput("--model needs --base-url, such as http://127.0.0.1:8000/v1")
     api_key = os.environ.get(api_key_env) if api_key_env is not None else LOCAL_KEY
     if not api_key:
-        raise InvalidInput(f"the environment variable {api_key_env} is not set")
+        raise InvalidInput(f"the environment variable {api_key_env} is not set or empty")
     assert model is not None
     settings = ChatSettings(temperature=temperature, max_tokens=max_tokens)
     return ChatPolicy(model, base_url, api_key, settings)

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from steppo_client.cli.common import paper, screen
 from steppo_client.summary import EnvSummaryReport, Result
 
-__all__ = ["progress", "report_table", "summary_table"]
+__all__ = ["plain_table", "progress", "report_table"]
 
 
 @contextmanager
@@ -23,7 +25,8 @@ def progress(total: int) -> Iterator[Callable[[Result], None]]:
         TextColumn("{task.fields[note]}"),
     )
     num_successes, num_failed, num_steps = 0, 0, 0
-    with Progress(*columns, console=screen, transient=True) as bar:
+    is_hidden = not screen.is_terminal
+    with Progress(*columns, console=screen, transient=True, disable=is_hidden) as bar:
         shown = bar.add_task("episodes", total=total, note="")
 
         def notice(result: Result) -> None:
@@ -39,31 +42,29 @@ def progress(total: int) -> Iterator[Callable[[Result], None]]:
         yield notice
 
 
-def report_table(reports: Mapping[str, EnvSummaryReport]) -> None:
-    """Print one line for each environment."""
-    paper.print(summary_table([("", name, report) for name, report in reports.items()]))
-
-
-def summary_table(rows: list[tuple[str, str, EnvSummaryReport]]) -> Table:
-    """Return a table of (policy, environment, report) rows."""
-    with_policy = any(policy for policy, _, _ in rows)
-    headings = ["environment", "episodes", "success", "95% CI", "return", "steps"]
-    headings += ["terminated", "truncated", "failed"]
-    table = Table(*(["policy", *headings] if with_policy else headings))
-    for policy, name, report in rows:
+def report_table(reports: Mapping[str, EnvSummaryReport], title: str | None = None) -> None:
+    """Print one line for each environment; it fits into 80 columns."""
+    headings = ("environment", "n", "success (95% CI)", "return", "steps", "trunc", "fail")
+    table = plain_table(*headings, title=title)
+    for name, report in reports.items():
         low, high = report.success_ci95
-        cells = [
-            name,
+        table.add_row(
+            escape(name),
             str(report.episodes),
-            _number(report.success_rate),
-            f"{low:.2f} to {high:.2f}",
+            f"{_number(report.success_rate)} ({low:.2f}-{high:.2f})",
             _number(report.mean_return),
             _number(report.mean_steps),
-            str(report.terminated),
             str(report.truncated),
             str(report.failed),
-        ]
-        table.add_row(*([policy, *cells] if with_policy else cells))
+        )
+    paper.print(table)
+
+
+def plain_table(*headings: str, title: str | None = None) -> Table:
+    """Return a table whose cells never wrap: in a narrow terminal the last columns are cut."""
+    table = Table(*headings, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        column.no_wrap = True
     return table
 
 

@@ -1,13 +1,16 @@
 """`steppo rollout`: sample episodes of one environment into a store."""
 
 import uuid
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 from pydantic import JsonValue
+from rich.markup import escape
 
 from steppo_client.cli.common import (
+    EXIT_SOME_FAILED,
     ConfigOption,
     JsonOption,
     ServerOption,
@@ -17,6 +20,7 @@ from steppo_client.cli.common import (
     print_json,
     read_settings,
     run_async,
+    screen,
 )
 from steppo_client.cli.progress import progress, report_table
 from steppo_client.policy import ExpertPolicy, Policy, RandomPolicy
@@ -24,9 +28,7 @@ from steppo_client.run import RunPlan, execute
 from steppo_client.sampler import SamplerConfig
 from steppo_client.summary import Result, summarize_results
 
-__all__ = ["EXIT_SOME_FAILED", "BuiltinPolicy", "builtin_policy", "finish", "rollout"]
-
-EXIT_SOME_FAILED = 1
+__all__ = ["BuiltinPolicy", "builtin_policy", "explain_failures", "finish", "rollout"]
 
 
 class BuiltinPolicy(StrEnum):
@@ -59,7 +61,7 @@ def rollout(
         str | None, typer.Option(help="Name of the run; made up if left out.")
     ] = None,
     as_json: JsonOption = False,
-) -> int:
+) -> None:
     """Sample episodes with a built-in policy."""
     plan = RunPlan(
         kind="rollout",
@@ -81,11 +83,15 @@ def rollout(
             async with open_client(server, config) as client:
                 return await execute(plan, client, builtin_policy(policy), opened, notice)
 
-    return finish(plan, run_async(work), as_json)
+    finish(plan, run_async(work), as_json)
 
 
-def finish(plan: RunPlan, results: list[Result], as_json: bool) -> int:
-    """Print what a run gave, and return the exit code."""
+def finish(plan: RunPlan, results: list[Result], as_json: bool) -> None:
+    """Print what a run gave.
+
+    Raises:
+        typer.Exit: Infrastructure failed some episodes.
+    """
     reports = summarize_results(results)
     if as_json:
         environments: dict[str, JsonValue] = {
@@ -94,4 +100,21 @@ def finish(plan: RunPlan, results: list[Result], as_json: bool) -> int:
         print_json({"run_id": plan.sampler.run_id, "environments": environments})
     else:
         report_table(reports)
-    return EXIT_SOME_FAILED if any(report.failed for report in reports.values()) else 0
+    failures = explain_failures(results)
+    for line in failures:
+        screen.print(escape(line), style="red", soft_wrap=True)
+    if failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def explain_failures(results: Iterable[Result]) -> list[str]:
+    """Return a line for each way in which episodes failed, with one of its errors."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        if result.failure is not None:
+            key = (result.env_id, result.failure)
+            found.setdefault(key, []).append(result.error or "no more is known")
+    return [
+        f"{len(errors)} of {env_id} ended by {failure}, such as: {errors[0]}"
+        for (env_id, failure), errors in found.items()
+    ]

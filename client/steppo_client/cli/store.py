@@ -6,9 +6,9 @@ from typing import Annotated, cast
 import typer
 from pydantic import JsonValue
 from rich.markup import escape
-from rich.table import Table
 
 from steppo_client.cli.common import JsonOption, paper, print_json
+from steppo_client.cli.progress import plain_table
 from steppo_client.cli.show import show_trajectory
 from steppo_env.mdp import StopReason
 from steppo_env.store import TrajectoryFilter, open_store
@@ -39,13 +39,15 @@ def ls(
         items = [cast(JsonValue, asdict(item)) for item in page.items]
         print_json({"total": total, "trajectories": items, "next_cursor": page.next_cursor})
         return
-    table = Table("trajectory", "environment", "task", "policy", "steps", "return", "ended by")
+    table = plain_table(
+        "trajectory", "environment", "task", "policy", "steps", "return", "ended by"
+    )
     for item in page.items:
         table.add_row(
-            item.trajectory_id[:12],
-            item.env_id,
+            escape(item.trajectory_id[:12]),
+            escape(item.env_id),
             escape(item.task_id),
-            item.policy,
+            escape(item.policy),
             str(item.num_steps),
             f"{item.return_:g}",
             item.stop_reason.value,

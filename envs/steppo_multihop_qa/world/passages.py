@@ -1,5 +1,7 @@
 """The world's facts told as passages, one for each entity."""
 
+import re
+
 from steppo_multihop_qa.retrieval import Passage
 from steppo_multihop_qa.world.graph import Entity, Graph
 from steppo_multihop_qa.world.names import Dice
@@ -7,6 +9,7 @@ from steppo_multihop_qa.world.wording import INTRODUCTIONS, PRONOUNS, WORDINGS
 
 __all__ = ["make_passages", "value_text"]
 
+_BEFORE_VOWEL = re.compile(r"\ba (?=[aeiou])")
 MAX_SENTENCES = 4
 MONTHS = (
     "January",
@@ -54,7 +57,7 @@ def _text(graph: Graph, entity: Entity, dice: Dice) -> str:
             sentences[-1] = _join(sentences[-1], sentence, pronoun, template.startswith("{v}"))
         else:
             sentences.append(sentence)
-    return " ".join([introduction.replace("a actor", "an actor"), *sentences])
+    return " ".join([_BEFORE_VOWEL.sub("an ", introduction), *sentences])
 
 
 def _join(first: str, second: str, pronoun: str, is_name_first: bool) -> str:

@@ -35,5 +35,5 @@ class TestPaperReward(EnvContract):
 @pytest.mark.skipif(PHYSICS is None, reason="the physics data pack is not beside the repository")
 class TestPhysicsPack(EnvContract):
     env_id = "steppo/PaperSearch-v0"
-    options: ClassVar[Mapping[str, object]] = {"data": PHYSICS}
+    options: ClassVar[Mapping[str, object]] = {"data": str(PHYSICS)}
     split = "test"

@@ -44,11 +44,13 @@ class KeyDoor(StepEnv[KeyDoorTask, KeyDoorOptions]):
         self._agent: Cell = task.agent
         self._has_key = False
         self._turns_left = self.options.step_limit
+        self._feedback = ""
         return self._observe(task)
 
     def act(self, action: Action) -> Outcome:
         self._turns_left -= 1
         rejected = self._rejections(action)
+        self._feedback = " ".join((*action.rejections, *rejected))
         if not rejected:
             self._move(action.commands[0].removeprefix("go "), self.task.key)
         won = self._has_key and self._agent == self.task.door
@@ -56,7 +58,7 @@ class KeyDoor(StepEnv[KeyDoorTask, KeyDoorOptions]):
         if self._turns_left == 0 and not won:
             info["bootstrap_value"] = 0.0
         return Outcome(
-            self._observe(self.task, " ".join((*action.rejections, *rejected))),
+            self._observe(self.task),
             reward_terms={"goal": 1.0 if won else 0.0},
             terminated=won,
             rejected=rejected,
@@ -77,10 +79,11 @@ class KeyDoor(StepEnv[KeyDoorTask, KeyDoorOptions]):
         return blocks(self._agent, key) + blocks(key, door)
 
     def save_state(self) -> bytes:
-        return json.dumps([*self._agent, self._has_key, self._turns_left]).encode()
+        state = [*self._agent, self._has_key, self._turns_left, self._feedback]
+        return json.dumps(state).encode()
 
     def load_state(self, task: KeyDoorTask, state: bytes) -> Observation:
-        row, column, self._has_key, self._turns_left = json.loads(state)
+        row, column, self._has_key, self._turns_left, self._feedback = json.loads(state)
         self._agent = (row, column)
         return self._observe(task)
 
@@ -108,11 +111,11 @@ class KeyDoor(StepEnv[KeyDoorTask, KeyDoorOptions]):
             return "west" if columns < 0 else "east"
         return None
 
-    def _observe(self, task: KeyDoorTask, feedback: str = "") -> Observation:
+    def _observe(self, task: KeyDoorTask) -> Observation:
         text = render_state(
             self._agent, None if self._has_key else task.key, task.door, self._turns_left
         )
-        shown = f"{feedback}\n{text}" if feedback else text
+        shown = f"{self._feedback}\n{text}" if self._feedback else text
         return self.observe(
             (Message("system", SYSTEM), Message("user", shown)),
             text=shown,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from functools import cache
 
 import numpy as np
@@ -93,8 +94,10 @@ _THOUGHTS = (
 
 
 @cache
-def _tasks(family: Family, level: int, instructions: Instructions) -> TextWorldTasks:
-    return TextWorldTasks(family, level, instructions)
+def _tasks(
+    family: Family, level: int, instructions: Instructions, num_train: int
+) -> TextWorldTasks:
+    return TextWorldTasks(family, level, instructions, num_train)
 
 
 class TextWorld(StepEnv[TextWorldTask, TextWorldOptions]):
@@ -102,7 +105,8 @@ class TextWorld(StepEnv[TextWorldTask, TextWorldOptions]):
 
     Winning and losing terminate. A command that the game refuses or does not understand is answered
     in the game's own words and counted in `num_refused`; an answer without exactly one command
-    is rejected, and the game does not move.
+    is rejected, and the game does not move. A rebuilt state shows the turns left, so what follows the
+    last of them is worth 0: the last step's info says so as `bootstrap_value`.
     """
 
     env_id = "steppo/TextWorld-v0"
@@ -113,12 +117,12 @@ class TextWorld(StepEnv[TextWorldTask, TextWorldOptions]):
 
     @classmethod
     def load_tasks(cls, options: TextWorldOptions) -> TextWorldTasks:
-        return _tasks(options.family, options.level, options.instructions)
+        return _tasks(options.family, options.level, options.instructions, options.num_train)
 
     def begin(self, task: TextWorldTask, rng: np.random.Generator) -> Observation:
         # The old interpreter goes first, so that an environment never holds two.
         self.close()
-        self._story = Story(open_game(task.spec))
+        self._story = Story.begin(open_game(task.spec))
         self._earlier: list[Turn] = []
         self._latest = Turn(None, self._story.intro)
         self._room = self._story.intro
@@ -146,6 +150,8 @@ class TextWorld(StepEnv[TextWorldTask, TextWorldOptions]):
             "is_refused": reply is not None and not reply.is_done,
             "num_refused": self._num_refused,
         }
+        if self._turns_left == 0 and not self._has_ended and self._shows_turns:
+            info["bootstrap_value"] = 0.0
         return Outcome(
             self._observe(self.task, feedback),
             reward_terms=self._reward(story, won, story.score - before),
@@ -182,10 +188,10 @@ class TextWorld(StepEnv[TextWorldTask, TextWorldOptions]):
             "has_ended": self._has_ended,
             "was_played": self._was_played,
         }
-        return json.dumps(state).encode()
+        return zlib.compress(json.dumps(state).encode())
 
     def load_state(self, task: TextWorldTask, state: bytes) -> Observation:
-        saved = json.loads(state)
+        saved = json.loads(zlib.decompress(state))
         self.close()
         self._story = Story.load(open_game(task.spec), saved["story"])
         self._earlier = [Turn(command, feedback) for command, feedback in saved["earlier"]]
@@ -196,6 +202,15 @@ class TextWorld(StepEnv[TextWorldTask, TextWorldOptions]):
         self._has_ended = saved["has_ended"]
         self._was_played = saved["was_played"]
         return self._observe(task, saved["feedback"])
+
+    @property
+    def _turns_left(self) -> int:
+        return self.options.step_limit - self._num_steps
+
+    @property
+    def _shows_turns(self) -> bool:
+        """True when the time limit is in the state, so that nothing can follow its end."""
+        return self.options.rendering is Rendering.REBUILT
 
     def _open_story(self) -> Story:
         if self._story is None:
@@ -230,7 +245,7 @@ class TextWorld(StepEnv[TextWorldTask, TextWorldOptions]):
             latest=self._latest,
             feedback=feedback,
             admissible=shown,
-            turns_left=None if self._has_ended else self.options.step_limit - self._num_steps,
+            turns_left=None if self._has_ended else self._turns_left,
             budget_chars=self.options.state_chars,
         )
         return self.observe(

@@ -79,7 +79,7 @@ class FamilyInfo:
 
 FAMILIES: Mapping[Family, FamilyInfo] = {
     Family.COIN_COLLECTOR: FamilyInfo(last_level=300, default_level=105),
-    Family.TREASURE_HUNTER: FamilyInfo(last_level=30, default_level=5),
+    Family.TREASURE_HUNTER: FamilyInfo(last_level=30, default_level=8),
     Family.SIMPLE: FamilyInfo(last_level=3, default_level=2),
     Family.COOKING: FamilyInfo(last_level=10, default_level=3),
 }
@@ -149,4 +149,5 @@ def quest_length(family: Family, level: int) -> int:
     return _COOKING_LENGTHS[level - 1]
 
 
-_COOKING_LENGTHS = (5, 7, 8, 10, 14, 14, 22, 28, 30, 34)
+# The longest among the first games of dev: six of a level up to 7, four above.
+_COOKING_LENGTHS = (4, 6, 7, 9, 12, 10, 15, 17, 30, 27)

@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +26,7 @@ from steppo_textworld.levels import (
     GameSpec,
     Instructions,
     challenge_settings,
+    quest_length,
 )
 from steppo_textworld.story import Game, Story
 
@@ -114,21 +116,30 @@ def make_here(spec: GameSpec, folder: Path) -> None:
     """Make a game in this process, and play its walkthrough to see that it wins.
 
     Raises:
-        EnvError: No draw gave a game that can be won.
+        EnvError: No draw gave a game that can be won and is as long as its level promises.
     """
     reasons: list[str] = []
     for attempt in range(NUM_ATTEMPTS):
         try:
-            _draw(spec, attempt, folder)
-            if _is_won(Game(folder)):
-                return
-            reasons.append("its walkthrough does not win")
+            model = _draw(spec, attempt, folder)
         except (textworld.generator.QuestGenerationError, ValueError) as error:
             reasons.append(str(error))
+            continue
+        game = Game(folder)
+        walkthrough = _tidied(game)
+        if walkthrough is None:
+            reasons.append("its walkthrough does not win")
+        elif len(walkthrough) * 2 < quest_length(spec.family, spec.level):
+            reasons.append(f"{len(walkthrough)} commands win it")
+        else:
+            model.metadata["walkthrough"] = walkthrough
+            model.save(str(folder / "game.json"))
+            return
     raise EnvError(f"no game in {NUM_ATTEMPTS} draws; the last one: {reasons[-1]}")
 
 
-def _draw(spec: GameSpec, attempt: int, folder: Path) -> None:
+def _draw(spec: GameSpec, attempt: int, folder: Path) -> Any:
+    """Write a game and return TextWorld's model of it."""
     words = seed_words(
         "textworld", spec.family, spec.level, spec.instructions, spec.split, spec.index, attempt
     )
@@ -139,20 +150,38 @@ def _draw(spec: GameSpec, attempt: int, folder: Path) -> None:
     options.path = str(folder / "game.z8")
     options.force_recompile = True
     _, make, _ = challenges.CHALLENGES[f"tw-{spec.family}"]
-    game = make(challenge_settings(spec), options)
-    game.metadata["walkthrough"] = list(game.walkthrough)
-    textworld.generator.compile_game(game, options)
+    model = make(challenge_settings(spec), options)
+    model.metadata["walkthrough"] = list(model.walkthrough)
+    textworld.generator.compile_game(model, options)
     (folder / "game.ni").unlink(missing_ok=True)
+    return model
 
 
-def _is_won(game: Game) -> bool:
-    story = Story(game)
-    reply = None
-    for command in game.walkthrough:
-        if reply is not None and reply.has_ended:
-            return False
+def _tidied(game: Game) -> list[str] | None:
+    """Return the walkthrough without idle commands, or None when it does not win.
+
+    That of the cooking game opens what is open, and puts down the knife after every cut.
+    """
+    kept = _played(game, game.walkthrough)
+    if kept is None:
+        return None
+    for command in [name for name in kept if name.startswith("drop ")]:
+        if command in kept:
+            place = kept.index(command)
+            kept = _played(game, [*kept[:place], *kept[place + 1 :]]) or kept
+    return kept
+
+
+def _played(game: Game, commands: Iterable[str]) -> list[str] | None:
+    """Return the commands that took effect, or None when together they do not win."""
+    story = Story.begin(game)
+    kept: list[str] = []
+    for command in commands:
         reply = story.send(command)
-    return reply is not None and reply.won
+        kept += [command] if reply.is_done else []
+        if reply.has_ended:
+            return kept if reply.won else None
+    return None
 
 
 def serve(requests: TextIO, replies: TextIO) -> None:

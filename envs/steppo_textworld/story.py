@@ -79,7 +79,7 @@ class Story:
     actions that the Z-machine reports, so it stays right for every spelling of a command.
 
     Attributes:
-        intro: The first room, as the game describes it.
+        intro: The first room, as the game describes it; known to the run that saw it only.
         score: Points so far.
     """
 
@@ -90,14 +90,22 @@ class Story:
         self._machine = interpreter(game.story_file)
         self._progression: Any = world.GameProgression(game.model, track_quests=False)
         self._facts = self._read_facts()
+        self._admissible: tuple[str, ...] | None = None
         self._is_tracking_quests = False
         self._num_followed = 0
         self._waypoint = self._facts
-        banner, _ = self._machine.reset()
-        self.intro = _room(_clean(banner))
+        self.intro = ""
+
+    @classmethod
+    def begin(cls, game: Game) -> "Story":
+        """Return a new run, at the opening of the game."""
+        story = cls(game)
+        banner, _ = story._machine.reset()
+        story.intro = _room(_clean(banner))
         # The only report of which action a command turned out to be.
-        self._machine.step("tw-trace-actions")
-        self._machine.step("tw-extra-infos score")
+        story._machine.step("tw-trace-actions")
+        story._machine.step("tw-extra-infos score")
+        return story
 
     def send(self, command: str) -> Reply:
         """Play one command: printable ASCII, at most 198 characters."""
@@ -110,6 +118,7 @@ class Story:
         changed = [self._follow(event) for event in events]
         if any(changed):
             self._facts = self._read_facts()
+            self._admissible = None
         if followed and events:
             self._num_followed += 1
             self._waypoint = self._facts
@@ -118,8 +127,11 @@ class Story:
     @property
     def admissible(self) -> tuple[str, ...]:
         """The commands that would do something now, sorted."""
-        actions = self._progression.valid_actions
-        return tuple(sorted(set(self.game.names.gen_commands_from_actions(actions))))
+        if self._admissible is None:
+            actions = self._progression.valid_actions
+            commands = self.game.names.gen_commands_from_actions(actions)
+            self._admissible = tuple(sorted(set(commands)))
+        return self._admissible
 
     @property
     def facts(self) -> tuple[str, ...]:
@@ -188,11 +200,11 @@ class Story:
         return self.game.walkthrough[self._num_followed]
 
     def _follow(self, event: str) -> bool:
-        """Apply an action that the game reports; return whether the logic knows it."""
+        """Apply an action that the game reports; return whether it changed the world."""
         # Sorted, because the order of valid actions depends on the hash seed.
         actions = sorted(self._progression.valid_actions, key=str)
         action = self.game.names.detect_action(event, actions)
-        if action is None:
+        if action is None or not (action.added or action.removed):
             return False
         self._progression.update(action)
         self._events.append(event)

@@ -24,7 +24,9 @@ from steppo_textworld.levels import (
 
 __all__ = ["RewardKind", "TextWorldOptions", "TextWorldTask", "TextWorldTasks"]
 
-SPLITS = {"train": 1000, "dev": 100, "test": 100}
+NUM_TRAIN = 1000
+NUM_HELD_OUT = 100
+"""Games of dev, and of test."""
 MIN_STEP_LIMIT = 30
 
 
@@ -61,6 +63,12 @@ class TextWorldOptions(EnvOptions):
             "Difficulty within the family: coin_collector 1 to 300, treasure_hunter 1 to 30, "
             "simple 1 to 3, cooking 1 to 10; 0 is the family's default."
         ),
+    )
+    num_train: int = Field(
+        default=NUM_TRAIN,
+        ge=1,
+        le=1_000_000,
+        description="Games in the train split; each takes about 0.5 MB once it has been played.",
     )
     instructions: Instructions = Field(
         default=Instructions.GOAL,
@@ -120,7 +128,9 @@ class TextWorldTask(Task):
 class TextWorldTasks(TaskSet[TextWorldTask]):
     """The games of one family and level; ids are `family-level/split/index`."""
 
-    def __init__(self, family: Family, level: int, instructions: Instructions) -> None:
+    def __init__(
+        self, family: Family, level: int, instructions: Instructions, num_train: int = NUM_TRAIN
+    ) -> None:
         self._kind = GameSpec(family, level, instructions, "train", 0).kind
         self.version = f"{self._kind}-textworld-{TEXTWORLD_VERSION}-recipe-{RECIPE}"
 
@@ -129,7 +139,8 @@ class TextWorldTasks(TaskSet[TextWorldTask]):
             labels: dict[str, str | int] = {"family": family.value, "level": level}
             return TextWorldTask(f"{spec.kind}/{split}/{index}", split, labels, spec)
 
-        self._numbered = GeneratedTasks(SPLITS, make, self.version)
+        splits = {"train": num_train, "dev": NUM_HELD_OUT, "test": NUM_HELD_OUT}
+        self._numbered = GeneratedTasks(splits, make, self.version)
 
     @property
     def splits(self) -> Mapping[str, int]:

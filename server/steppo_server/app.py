@@ -1,5 +1,6 @@
 """The application: puts settings, sessions, routes and error handling together."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -9,14 +10,17 @@ from fastapi import FastAPI
 
 from steppo_env.registry import Catalogue
 from steppo_server.body import BodyLimit
+from steppo_server.documented import any_problem
 from steppo_server.problems import install_handlers
 from steppo_server.routes import batch, environments, health, sessions
 from steppo_server.sessions import SessionManager
-from steppo_server.settings import ServerSettings
+from steppo_server.settings import ServerSettings, read_settings
 
 __all__ = ["create_app"]
 
 SWEEP_EVERY_S = 5.0
+
+logger = logging.getLogger("steppo.server")
 
 
 def create_app(
@@ -27,17 +31,22 @@ def create_app(
     Args:
         catalogue: What is served; None serves every registered environment.
         settings: None takes the defaults and the STEPPO_SERVER_* variables.
+
+    Raises:
+        InvalidInput: A STEPPO_SERVER_* variable is out of bounds.
     """
-    settings = settings or ServerSettings()
+    settings = settings or read_settings(None, {})
     manager = SessionManager(catalogue or Catalogue(), settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with anyio.create_task_group() as group:
-            group.start_soon(_sweep, manager)
-            yield
-            group.cancel_scope.cancel()
-        await manager.close()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_sweep, manager)
+                yield
+                group.cancel_scope.cancel()
+        finally:
+            await manager.close()
 
     app = FastAPI(
         title="steppo-env",
@@ -46,6 +55,8 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from other machines
         redoc_url=None,
+        redirect_slashes=False,  # a redirect leaves the proxy, and a POST after it is often refused
+        responses=any_problem(),
     )
     app.state.manager = manager
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
@@ -58,4 +69,8 @@ def create_app(
 async def _sweep(manager: SessionManager) -> None:
     while True:
         await anyio.sleep(SWEEP_EVERY_S)
-        await manager.sweep()
+        try:
+            await manager.sweep()
+        except Exception:
+            # An error here would cancel the whole application; the next sweep may do better.
+            logger.exception("expired sessions could not be freed")

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from steppo_env.wire import Problem
 
-__all__ = ["body_schema", "problems"]
+__all__ = ["any_problem", "body_schema", "problems"]
 
 _PROBLEM_TITLES = {
     400: "The body is not JSON",
@@ -16,6 +16,7 @@ _PROBLEM_TITLES = {
     413: "The body is too large",
     422: "Invalid input",
     500: "The environment failed",
+    501: "The environment needs a package that is not installed",
     503: "No room now",
     504: "The environment missed its deadline",
 }
@@ -23,12 +24,19 @@ _PROBLEM_TITLES = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` argument that documents these problem statuses."""
+    return {status: _problem(_PROBLEM_TITLES[status]) for status in statuses}
+
+
+def any_problem() -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` argument that says of every route how its errors look."""
+    return {"default": _problem("Every error is an RFC 9457 problem")}
+
+
+def _problem(description: str) -> dict[str, Any]:
+    schema = Problem.model_json_schema()
     return {
-        status: {
-            "description": _PROBLEM_TITLES[status],
-            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-        }
-        for status in statuses
+        "description": description,
+        "content": {"application/problem+json": {"schema": schema}},
     }
 
 

@@ -2,21 +2,37 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import JsonValue
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from steppo_env.errors import InvalidInput, SteppoError
+from steppo_env.errors import CapacityExceeded, InvalidInput, SteppoError
 
-__all__ = ["install_handlers", "problem_response"]
+__all__ = ["install_handlers", "log_failure", "problem_bytes", "problem_response"]
 
 MEDIA_TYPE = "application/problem+json"
 
 logger = logging.getLogger("steppo.server")
+
+
+def problem_bytes(problem: Mapping[str, JsonValue]) -> bytes:
+    """Return a problem as JSON that every client can read, whatever its texts hold."""
+    # A lone surrogate, which a traceback's text may have, is no UTF-8.
+    return json.dumps(problem, ensure_ascii=False).encode(errors="replace")
+
+
+def log_failure(where: str, error: SteppoError) -> None:
+    """Log an error that is not the client's. Want of room is no failure and has no traceback."""
+    if isinstance(error, CapacityExceeded):
+        logger.warning("%s: %s", where, error)
+    elif error.status >= 500:
+        logger.error("%s: %s", where, error, exc_info=error)
 
 
 def problem_response(error: SteppoError, instance: str | None = None) -> Response:
@@ -25,8 +41,7 @@ def problem_response(error: SteppoError, instance: str | None = None) -> Respons
     retry_after_s = error.members.get("retry_after_s")
     if isinstance(retry_after_s, int | float):
         headers["Retry-After"] = str(max(1, round(retry_after_s)))
-    body = json.dumps(error.to_problem(instance), ensure_ascii=False).encode()
-    return Response(body, error.status, headers, MEDIA_TYPE)
+    return Response(problem_bytes(error.to_problem(instance)), error.status, headers, MEDIA_TYPE)
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -34,8 +49,7 @@ def install_handlers(app: FastAPI) -> None:
 
     async def on_steppo_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, SteppoError)
-        if error.status >= 500:
-            logger.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+        log_failure(f"{request.method} {request.url.path}", error)
         return problem_response(error, request.url.path)
 
     async def on_invalid_parameter(request: Request, error: Exception) -> Response:
@@ -46,14 +60,13 @@ def install_handlers(app: FastAPI) -> None:
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = HTTPStatus(error.status_code)
-        problem = {
+        problem: dict[str, JsonValue] = {
             "type": "about:blank",
             "title": status.phrase,
             "status": status.value,
             "detail": f"{request.method} {request.url.path}: {error.detail}",
         }
-        body = json.dumps(problem).encode()
-        return Response(body, status.value, error.headers, MEDIA_TYPE)
+        return Response(problem_bytes(problem), status.value, error.headers, MEDIA_TYPE)
 
     async def on_bug(request: Request, error: Exception) -> Response:
         # The exception itself is logged by the server; its text may hold what clients must not see.

@@ -2,102 +2,63 @@
 
 import logging
 import secrets
-import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
+import anyio.to_thread
 
 from steppo_env.env import AnyEnv
 from steppo_env.errors import (
     CapacityExceeded,
     DeadlineExceeded,
     EnvError,
-    EpisodeEnded,
     SessionExists,
     SessionExpired,
-    StepConflict,
-    StepIndexMismatch,
     SteppoError,
     UnknownSession,
     boundary,
 )
-from steppo_env.keys import digest
-from steppo_env.mdp import Outcome
+from steppo_env.mdp import Action
 from steppo_env.registry import Catalogue
-from steppo_env.wire import (
-    ActionModel,
-    CreateSession,
-    ExpertReply,
-    ObservationModel,
-    SessionReply,
-    StepReply,
-    StepRequest,
-    read_action,
-)
+from steppo_env.wire import ActionModel, CreateSession, ExpertReply, StepRequest, read_action
+from steppo_server.session import Session, action_key, creation_key
 from steppo_server.settings import ServerSettings
 from steppo_server.workers import InlineWorker, ThreadWorker, Worker
 
 __all__ = ["SessionManager"]
 
 MAX_REMEMBERED_EXPIRIES = 100_000
+CLOSE_DEADLINE_S = 2.0
+INLINE_ACTION_CHARS = 8_000
+"""Longer actions are parsed off the event loop: the worst megabyte takes seconds."""
 
 ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger("steppo.server")
 
 
-@dataclass(slots=True)
-class Session:
-    """One episode and what was answered so far.
-
-    Attributes:
-        fingerprint: Digest of the request that made it; the same request again is a retry.
-        taken: Digest of each action taken, and its reply as bytes or the error it ended in.
-        expires_at: Monotonic clock, seconds.
-    """
-
-    session_id: str
-    env_name: str
-    fingerprint: str
-    lease_s: float
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
-    env: AnyEnv | None = None
-    worker: Worker | None = None
-    first_reply: bytes | None = None
-    seed: int = 0
-    taken: list[tuple[str, bytes | SteppoError]] = field(default_factory=list)
-    failure: SteppoError | None = None
-    is_abandoned: bool = False
-    expires_at: float = 0.0
-    lease_expires_at: float = 0.0
-
-    def renew(self) -> None:
-        """Start the lease anew."""
-        self.expires_at = time.monotonic() + self.lease_s
-        self.lease_expires_at = time.time() + self.lease_s
-
-    @property
-    def running(self) -> tuple[AnyEnv, Worker]:
-        """The episode and where its code runs; only after the session has begun."""
-        assert self.env is not None
-        assert self.worker is not None
-        return self.env, self.worker
-
-
 class SessionManager:
-    """Owns every live session. Used from one event loop."""
+    """Owns every live session. Used from one event loop.
+
+    Every use of a session holds its lock. Whoever gets the lock looks at `is_closed` first: the
+    session may have been deleted, or its creation may have failed, in the meantime. A session that
+    is being made has its id and its place already, so that uses of it wait for its first state.
+
+    Once environment code runs for a session, cancelling the request does not interrupt it: the step
+    is recorded, and a retry gets its reply.
+    """
 
     def __init__(self, catalogue: Catalogue, settings: ServerSettings) -> None:
         self.catalogue = catalogue
         self.settings = settings
         self._sessions: dict[str, Session] = {}
         self._expired: OrderedDict[str, int] = OrderedDict()
-        self._workers: dict[str, Worker] = {}
-        self._loader = ThreadWorker()
+        self._threads: dict[str, ThreadWorker] = {}
         self._inline = InlineWorker()
+        self._made_inline: set[str] = set()
 
     @property
     def num_sessions(self) -> int:
@@ -109,127 +70,123 @@ class SessionManager:
 
         Raises:
             SessionExists: The client-chosen id is in use for another request.
-            CapacityExceeded: There are as many sessions as allowed.
+            CapacityExceeded: There are as many sessions as allowed, or the environment is busy.
             UnknownEnvironment, UnknownTask, InvalidOptions, EnvError, DeadlineExceeded: As they say.
         """
-        session = self._claim(request)
-        async with session.lock:
-            if session.is_abandoned:
-                raise SessionExists(
-                    f"session {session.session_id} was being made by another request, which failed; "
-                    "send the request again"
-                )
-            if session.first_reply is None:
-                try:
-                    await self._begin(session, request)
-                except BaseException:
-                    session.is_abandoned = True
-                    del self._sessions[session.session_id]
-                    raise
-            session.renew()
-            assert session.first_reply is not None
-            return session.first_reply
+        fingerprint = creation_key(request)
+        while True:
+            session = self._claim(request, fingerprint)
+            async with session.lock:
+                if session.is_closed:
+                    continue  # whoever was making it failed, or it was deleted: make it here
+                session.renew()
+                return session.first_reply or await self._begin(session, request)
 
     async def step(self, session_id: str, request: StepRequest) -> bytes:
         """Take a step and return its StepReply; a repeated step gets its first reply again.
 
         Raises:
+            InvalidInput: The action is too long or not JSON.
             UnknownSession, SessionExpired: There is no live session under this id.
             StepConflict: The step was taken with another action.
             StepIndexMismatch: The index is past the next one.
             EpisodeEnded: The episode takes no further step.
+            CapacityExceeded: The environment is busy; the step was not taken.
             EnvError, DeadlineExceeded: The step failed; so does the same request again.
         """
-        session = self._get(session_id)
-        async with session.lock:
-            session.renew()
-            if request.step_index < len(session.taken):
-                return _replayed(session, request)
-            self._check_next(session, request.step_index)
-            try:
-                reply = await self._advance(session, request.action)
-            except SteppoError as error:
-                error.members.setdefault("trainable", False)
-                session.failure = error
-                session.taken.append((_action_digest(request.action), error))
-                raise
-            session.taken.append((_action_digest(request.action), reply))
-            session.renew()
-            return reply
+        key, num_chars = action_key(request.action)
+        async with self._using(session_id) as session:
+            if request.step_index < session.num_steps:
+                return session.replay(request, key)
+            session.check_next(request.step_index)
+            return await self._take(session, key, await _parse(request.action, num_chars))
 
     async def get(self, session_id: str) -> bytes:
         """Return the session's current state as a SessionReply."""
-        session = self._get(session_id)
-        async with session.lock:
-            session.renew()
-            return _session_reply(session).model_dump_json().encode()
+        async with self._using(session_id) as session:
+            return session.reply()
 
     async def delete(self, session_id: str) -> None:
         """Close a session and free its memory."""
-        session = self._get(session_id)
-        async with session.lock:
-            self._sessions.pop(session_id, None)
-            await self._close(session)
+        async with self._using(session_id) as session:
+            self._forget(session)
+            await self._close(session, self.settings.step_deadline_s)
 
     async def expert(self, session_id: str) -> ExpertReply:
         """Return the next expert action of a session; no action after its end."""
-        session = self._get(session_id)
-        async with session.lock:
-            session.renew()
-            env, worker = session.running
-            if session.failure is not None or env.has_ended:
+        async with self._using(session_id) as session:
+            if session.has_ended:
                 return ExpertReply(action=None, distance=None)
-            action, distance = await worker.run(
-                lambda: (env.expert(), env.distance()), self.settings.step_deadline_s
-            )
-            return ExpertReply(action=None if action is None else action.content, distance=distance)
+            env, worker = session.running
+
+            def ask() -> ExpertReply:
+                action, distance = env.expert(), env.distance()
+                return ExpertReply(
+                    action=None if action is None else action.content, distance=distance
+                )
+
+            try:
+                with boundary(EnvError, f"{env.env_id}.expert"):
+                    return await worker.run(ask, self.settings.step_deadline_s)
+            except DeadlineExceeded as error:
+                session.fail(error)  # the episode may be stuck in there
+                raise
 
     async def sweep(self) -> int:
         """Free the sessions whose lease ran out; return how many there were."""
-        now = time.monotonic()
-        # A session in the middle of a step is in use, however long the step takes.
-        expired = [
-            session
-            for session in self._sessions.values()
-            if session.expires_at < now and not session.lock.locked()
-        ]
+        expired = [session for session in self._sessions.values() if session.has_expired]
         for session in expired:
-            del self._sessions[session.session_id]
-            self._expired[session.session_id] = len(session.taken)
-        for session in expired:
-            await self._close(session)
+            self._forget(session)
+            self._expired[session.session_id] = session.num_steps
         while len(self._expired) > MAX_REMEMBERED_EXPIRIES:
             self._expired.popitem(last=False)
+        await self._close_all(expired, self.settings.step_deadline_s)
         return len(expired)
 
     async def close(self) -> None:
-        """Close every session."""
+        """Close every session, as far as that can be done in two seconds."""
         sessions = list(self._sessions.values())
-        self._sessions.clear()
         for session in sessions:
-            await self._close(session)
+            self._forget(session)
+        with anyio.move_on_after(CLOSE_DEADLINE_S):
+            await self._close_all(sessions, CLOSE_DEADLINE_S)
+        for thread in self._threads.values():
+            thread.close()
 
-    async def load(self, work: Callable[[], ResultT]) -> ResultT:
-        """Run something that may load an environment's data, off the event loop."""
-        return await self._loader.run(work, self.settings.begin_deadline_s)
+    async def load(self, env_id: str, work: Callable[[], ResultT]) -> ResultT:
+        """Run what may load the data of an environment, off the event loop.
 
-    def _get(self, session_id: str) -> Session:
+        Args:
+            env_id: The registered environment; "" for what loads none.
+            work: Runs on the environment's own thread, as its sessions do.
+        """
+        return await self._thread(env_id).run(work, self.settings.begin_deadline_s)
+
+    @asynccontextmanager
+    async def _using(self, session_id: str) -> AsyncIterator[Session]:
+        """Hold a live session."""
         session = self._sessions.get(session_id)
-        if session is not None and session.first_reply is not None:
-            return session
-        if session_id in self._expired:
-            num_steps = self._expired[session_id]
-            raise SessionExpired(
-                f"the lease of session {session_id} ran out after {num_steps} steps",
-                num_steps=num_steps,
-                last_step_index=num_steps - 1,
-                trainable=False,
-            )
-        raise UnknownSession(f"there is no session {session_id[:128]!r}")
+        if session is None:
+            raise self._gone(session_id)
+        async with session.lock:
+            if session.is_closed:
+                raise self._gone(session_id)
+            session.renew()
+            yield session
 
-    def _claim(self, request: CreateSession) -> Session:
+    def _gone(self, session_id: str) -> SteppoError:
+        num_steps = self._expired.get(session_id)
+        if num_steps is None:
+            return UnknownSession(f"there is no session {session_id[:128]!r}")
+        return SessionExpired(
+            f"the lease of session {session_id} ran out after {num_steps} steps",
+            num_steps=num_steps,
+            last_step_index=num_steps - 1,
+            trainable=False,
+        )
+
+    def _claim(self, request: CreateSession, fingerprint: str) -> Session:
         """Return the session that the request is a retry of, or a new one with nothing in it."""
-        fingerprint = digest(request.model_dump(mode="json", exclude={"lease_s"}))
         session_id = request.session_id or secrets.token_hex(16)
         existing = self._sessions.get(session_id)
         if existing is not None:
@@ -249,119 +206,97 @@ class SessionManager:
         self._sessions[session_id] = session
         return session
 
-    async def _begin(self, session: Session, request: CreateSession) -> None:
-        spec = self.catalogue.get(request.env_id)
-        known = self._workers.get(spec.name, self._loader)
-        deadline_s = self.settings.begin_deadline_s
-        env = await known.run(lambda: spec.make(request.options), deadline_s)
-        worker = self._workers.setdefault(
-            spec.name, ThreadWorker() if env.is_blocking else self._inline
-        )
+    def _forget(self, session: Session) -> None:
+        """Serve the session no longer; whoever waits for its lock sees that it is closed."""
+        session.is_closed = True
+        self._sessions.pop(session.session_id, None)
 
-        def begin() -> None:
-            if request.task_id is not None:
-                env.start(request.task_id, request.seed)
-            else:
-                assert request.split is not None
-                assert request.index is not None
-                env.start(env.tasks.at(request.split, request.index), request.seed)
+    def _thread(self, env_id: str) -> ThreadWorker:
+        if env_id not in self._threads:
+            self._threads[env_id] = ThreadWorker(self.settings.queue_deadline_s)
+        return self._threads[env_id]
 
+    async def _begin(self, session: Session, request: CreateSession) -> bytes:
         try:
-            await worker.run(begin, deadline_s)
+            return await self._begun(session, request)
         except BaseException:
-            env.close()
+            self._forget(session)
             raise
-        session.env, session.worker, session.seed = env, worker, request.seed
-        session.first_reply = _session_reply(session).model_dump_json().encode()
 
-    def _check_next(self, session: Session, step_index: int) -> None:
-        env, _ = session.running
-        num_steps = len(session.taken)
-        if session.failure is not None or env.has_ended:
-            raise EpisodeEnded(
-                f"session {session.session_id} ended after {num_steps} steps",
-                num_steps=num_steps,
-            )
-        if step_index != num_steps:
-            raise StepIndexMismatch(
-                f"the next step_index of session {session.session_id} is {num_steps}, "
-                f"not {step_index}",
-                expected=num_steps,
-            )
+    async def _begun(self, session: Session, request: CreateSession) -> bytes:
+        spec = self.catalogue.get(request.env_id)
+        thread = self._thread(spec.env_id)
+        maker = self._inline if spec.env_id in self._made_inline else thread
+        deadline_s = self.settings.begin_deadline_s
+        with boundary(EnvError, f"making {spec.name}"):
+            env = await maker.run(lambda: spec.make(request.options), deadline_s)
+        worker: Worker = thread
+        if not env.is_blocking:
+            worker = self._inline
+            self._made_inline.add(spec.env_id)  # its code and its tasks are loaded now
+        try:
+            with boundary(EnvError, f"beginning {spec.name}"):
+                await _run(worker, lambda: _start(env, request), deadline_s)
+                return session.begin(env, worker, request.seed)
+        except Exception as error:
+            session.env, session.worker = env, worker
+            if not isinstance(error, DeadlineExceeded):  # its thread may still be in there
+                await self._close(session, self.settings.step_deadline_s)
+            raise
 
-    async def _advance(self, session: Session, action: ActionModel) -> bytes:
+    async def _take(self, session: Session, key: str, action: Action) -> bytes:
         env, worker = session.running
-        parsed = read_action(action)
-        outcome = await worker.run(lambda: env.advance(parsed), self.settings.step_deadline_s)
-        reply = _step_reply(session, env, outcome)
-        return reply.model_dump_json().encode()
+        try:
+            with boundary(EnvError, f"step {session.num_steps} of {session.env_name}"):
+                outcome = await _run(
+                    worker, lambda: env.advance(action), self.settings.step_deadline_s
+                )
+                return session.record(key, outcome)
+        except SteppoError as error:
+            if isinstance(error, CapacityExceeded) and not env.has_ended:
+                raise  # its turn did not come: the episode is as it was
+            session.record_failure(key, error)
+            raise
+        except BaseException:
+            message = f"step {session.num_steps} was interrupted; what it did is unknown"
+            session.record_failure(key, DeadlineExceeded(message))
+            raise
 
-    async def _close(self, session: Session) -> None:
+    async def _close_all(self, sessions: Iterable[Session], deadline_s: float) -> None:
+        async with anyio.create_task_group() as group:
+            for session in sessions:
+                group.start_soon(self._close, session, deadline_s)
+
+    async def _close(self, session: Session, deadline_s: float) -> None:
         if session.env is None or session.worker is None:
             return
         if isinstance(session.failure, DeadlineExceeded):
             return  # its thread may still be inside the environment
         try:
             with boundary(EnvError, f"closing session {session.session_id}"):
-                await session.worker.run(session.env.close, self.settings.step_deadline_s)
+                await session.worker.run(session.env.close, deadline_s)
         except SteppoError:
             # The session is gone either way; the client's answer does not depend on it.
             logger.exception("session %s did not close cleanly", session.session_id)
 
 
-def _action_digest(action: ActionModel) -> str:
-    return digest(action)
+async def _run(worker: Worker, work: Callable[[], ResultT], deadline_s: float) -> ResultT:
+    """Run environment code although the request may be cancelled, also while it waits its turn."""
+    with anyio.CancelScope(shield=True):
+        return await worker.run(work, deadline_s)
+    raise AssertionError("unreachable: a shield swallows nothing")
 
 
-def _replayed(session: Session, request: StepRequest) -> bytes:
-    taken, reply = session.taken[request.step_index]
-    if taken != _action_digest(request.action):
-        raise StepConflict(
-            f"step {request.step_index} of session {session.session_id} was taken with another "
-            "action; fork the session or make a new one",
-            step_index=request.step_index,
-        )
-    if isinstance(reply, SteppoError):
-        raise reply
-    return reply
+def _start(env: AnyEnv, request: CreateSession) -> None:
+    if request.task_id is not None:
+        env.start(request.task_id, request.seed)
+    else:
+        assert request.split is not None
+        assert request.index is not None
+        env.start(env.tasks.at(request.split, request.index), request.seed)
 
 
-def _session_reply(session: Session) -> SessionReply:
-    env, _ = session.running
-    last = env.observation
-    return SessionReply(
-        session_id=session.session_id,
-        env_id=session.env_name,
-        task_id=env.task.task_id,
-        split=env.task.split,
-        labels=dict(env.task.labels),
-        seed=session.seed,
-        step_index=len(session.taken),
-        observation=ObservationModel.of(last),
-        state_key=last.state_key,
-        trace_key=env.trace_key,
-        terminated=env.has_terminated,
-        truncated=env.has_truncated,
-        trainable=session.failure is None,
-        lease_expires_at=session.lease_expires_at,
-    )
-
-
-def _step_reply(session: Session, env: AnyEnv, outcome: Outcome) -> StepReply:
-    return StepReply(
-        session_id=session.session_id,
-        env_id=session.env_name,
-        task_id=env.task.task_id,
-        seed=session.seed,
-        step_index=env.num_steps - 1,
-        observation=ObservationModel.of(outcome.observation),
-        state_key=outcome.observation.state_key,
-        trace_key=env.trace_key,
-        reward=outcome.reward,
-        reward_terms=dict(outcome.reward_terms),
-        terminated=outcome.terminated,
-        truncated=outcome.truncated,
-        trainable=True,
-        info=dict(outcome.info),
-        lease_expires_at=session.lease_expires_at,
-    )
+async def _parse(action: ActionModel, num_chars: int) -> Action:
+    if num_chars <= INLINE_ACTION_CHARS:
+        return read_action(action)
+    return await anyio.to_thread.run_sync(read_action, action)

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,7 +33,12 @@ class ServerSettings(BaseSettings):
         default=300.0, gt=0, description="To begin an episode; the first one may load a data pack."
     )
     step_deadline_s: float = Field(default=60.0, gt=0, description="To take one step.")
-    shutdown_s: int = Field(default=8, ge=1, description="For open requests when asked to stop.")
+    queue_deadline_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="To wait for other sessions of the environment; then 503.",
+    )
+    shutdown_s: int = Field(default=5, ge=1, description="For open requests when asked to stop.")
 
     @property
     def is_loopback(self) -> bool:
@@ -58,18 +64,24 @@ def read_settings(path: Path | None, flags: Mapping[str, object]) -> ServerSetti
     """
     table = _server_table(path) if path is not None else {}
     given = {name: value for name, value in flags.items() if value is not None}
-    try:
-        # The environment stands between file and flags: what it sets must override the table.
-        from_environment = ServerSettings().model_dump(exclude_unset=True)
-        settings = ServerSettings(**{**table, **from_environment, **given})
-    except ValidationError as error:
-        raise InvalidInput(f"server settings: {explain(error)}") from None
+    # The environment stands between file and flags: what it sets must override the table.
+    from_environment = _checked({}, "the variables STEPPO_SERVER_*").model_dump(exclude_unset=True)
+    _checked(table, f"{path}: [server]")
+    settings = _checked({**table, **from_environment, **given}, "the flags")
     if not (settings.is_loopback or settings.allow_remote):
         raise InvalidInput(
-            f"host {settings.host} can be reached from other machines and the server asks nobody "
-            "for a key; bind to 127.0.0.1, or say --allow-remote"
+            f"other machines may reach the host {settings.host!r}, and the server asks nobody for a "
+            "key; bind to 127.0.0.1, or say --allow-remote"
         )
     return settings
+
+
+def _checked(values: Mapping[str, Any], where: str) -> ServerSettings:
+    """Return the settings; a mistake among `values` is told with where they come from."""
+    try:
+        return ServerSettings(**values)
+    except ValidationError as error:
+        raise InvalidInput(f"{where}: {explain(error)}") from None
 
 
 def _server_table(path: Path) -> dict[str, object]:

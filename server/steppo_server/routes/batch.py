@@ -1,6 +1,6 @@
 """Many sessions in one request; one item's failure never fails the others."""
 
-import json
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from steppo_env.wire import (
 )
 from steppo_server.body import read_body
 from steppo_server.documented import body_schema, problems
+from steppo_server.problems import log_failure, problem_bytes
 from steppo_server.routes.sessions import json_bytes
 from steppo_server.sessions import SessionManager
 
@@ -28,6 +29,8 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/batch", tags=["batches"])
 
 ItemT = TypeVar("ItemT")
+
+logger = logging.getLogger("steppo.server")
 
 
 @router.post(
@@ -68,6 +71,10 @@ async def take_steps(request: Request) -> Response:
     return json_bytes(await _results(list(lanes.values()), step, len(batch.steps)))
 
 
+def _failed(error: SteppoError) -> bytes:
+    return problem_bytes({"status": error.status, "problem": error.to_problem()})
+
+
 async def _results(
     lanes: Sequence[Sequence[tuple[int, ItemT]]],
     work: Callable[[ItemT], Awaitable[bytes]],
@@ -81,8 +88,11 @@ async def _results(
             try:
                 results[place] = await work(item)
             except SteppoError as error:
-                problem = {"status": error.status, "problem": error.to_problem()}
-                results[place] = json.dumps(problem, ensure_ascii=False).encode()
+                log_failure(f"batch item {place}", error)
+                results[place] = _failed(error)
+            except Exception:
+                logger.exception("batch item %d", place)
+                results[place] = _failed(SteppoError("the server failed; its log says why"))
 
     async with anyio.create_task_group() as group:
         for lane in lanes:

@@ -3,9 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from steppo_env.describe import describe, list_tasks, summarize
+from steppo_env.errors import InvalidInput
+from steppo_env.tools import explain
 from steppo_env.wire import EnvDetail, EnvList, EnvSummary, TaskPage
 from steppo_server.documented import problems
 from steppo_server.sessions import SessionManager
@@ -13,6 +16,12 @@ from steppo_server.sessions import SessionManager
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/envs", tags=["environments"])
+
+OPTIONS = TypeAdapter(dict[str, JsonValue])
+OptionsQuery = Annotated[
+    str | None,
+    Query(max_length=10_000, description="The options sessions will have, as a JSON object."),
+]
 
 
 @router.get("")
@@ -24,27 +33,41 @@ async def list_environments(request: Request) -> EnvList:
     def work() -> list[EnvSummary]:
         return [summarize(catalogue.get(name)) for name in catalogue.names]
 
-    return EnvList(environments=await manager.load(work))
+    return EnvList(environments=await manager.load("", work))
 
 
 # The path takes slashes: an id has one, and servers decode %2F before they match routes.
-@router.get("/{env_id:path}/tasks", responses=problems(404, 422))
+@router.get("/{env_id:path}/tasks", responses=problems(404, 422, 500, 501, 503, 504))
 async def list_env_tasks(
     request: Request,
     env_id: str,
     split: str,
     cursor: Annotated[str | None, Query(max_length=32)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    options: OptionsQuery = None,
 ) -> TaskPage:
     """List the tasks of a split in order. Solutions are never shown."""
     manager: SessionManager = request.app.state.manager
     spec = manager.catalogue.get(env_id)
-    return await manager.load(lambda: list_tasks(spec, split, cursor, limit))
+    wanted = _read_options(options)
+    return await manager.load(
+        spec.env_id, lambda: list_tasks(spec, split, limit=limit, cursor=cursor, options=wanted)
+    )
 
 
-@router.get("/{env_id:path}", responses=problems(404))
-async def get_environment(request: Request, env_id: str) -> EnvDetail:
+@router.get("/{env_id:path}", responses=problems(404, 422, 500, 501, 503, 504))
+async def get_environment(request: Request, env_id: str, options: OptionsQuery = None) -> EnvDetail:
     """Describe an environment: its splits, its options, and which of them callers can set."""
     manager: SessionManager = request.app.state.manager
     spec = manager.catalogue.get(env_id)
-    return await manager.load(lambda: describe(spec))
+    wanted = _read_options(options)
+    return await manager.load(spec.env_id, lambda: describe(spec, wanted))
+
+
+def _read_options(text: str | None) -> dict[str, JsonValue]:
+    if text is None:
+        return {}
+    try:
+        return OPTIONS.validate_json(text)
+    except ValidationError as error:
+        raise InvalidInput(f"options is a JSON object: {explain(error)}") from None

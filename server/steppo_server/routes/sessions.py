@@ -23,7 +23,7 @@ def json_bytes(body: bytes, status: int = 200) -> Response:
     "",
     status_code=201,
     response_model=SessionReply,
-    responses=problems(400, 404, 409, 413, 422, 500, 503, 504),
+    responses=problems(400, 404, 409, 413, 422, 500, 501, 503, 504),
     openapi_extra=body_schema(CreateSession),
 )
 async def create_session(request: Request) -> Response:
@@ -35,7 +35,7 @@ async def create_session(request: Request) -> Response:
 @router.post(
     "/{session_id}/steps",
     response_model=StepReply,
-    responses=problems(400, 404, 409, 410, 413, 422, 500, 504),
+    responses=problems(400, 404, 409, 410, 413, 422, 500, 503, 504),
     openapi_extra=body_schema(StepRequest),
 )
 async def step_session(request: Request, session_id: str) -> Response:
@@ -59,7 +59,7 @@ async def delete_session(request: Request, session_id: str) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/{session_id}/expert", responses=problems(404, 410, 500))
+@router.get("/{session_id}/expert", responses=problems(404, 410, 500, 503, 504))
 async def get_expert(request: Request, session_id: str) -> ExpertReply:
     """Return the next expert action and the distance to the goal in expert steps."""
     manager: SessionManager = request.app.state.manager

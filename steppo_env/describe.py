@@ -1,8 +1,10 @@
 """Environments and tasks as everybody may see them, for the server and the client alike."""
 
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
-from steppo_env.errors import InvalidInput, MissingDependency
+from steppo_env.errors import EnvError, InvalidInput, MissingDependency
 from steppo_env.options import operator_fields
 from steppo_env.registry import EnvSpec, env_class
 from steppo_env.wire import EnvDetail, EnvSummary, TaskModel, TaskPage
@@ -11,10 +13,13 @@ __all__ = ["describe", "list_tasks", "summarize"]
 
 
 def summarize(spec: EnvSpec) -> EnvSummary:
-    """Return one line about an environment; loads its code but none of its data."""
+    """Return one line about an environment; loads its code but none of its data.
+
+    One that cannot be loaded is described all the same: it must not hide the others of a list.
+    """
     try:
         cls = env_class(spec.env_id)
-    except MissingDependency as error:
+    except (EnvError, MissingDependency) as error:
         return EnvSummary(
             env_id=spec.name,
             registered_id=spec.env_id,
@@ -28,13 +33,16 @@ def summarize(spec: EnvSpec) -> EnvSummary:
     )
 
 
-def describe(spec: EnvSpec) -> EnvDetail:
-    """Return all about an environment; loads its data.
+def describe(
+    spec: EnvSpec, options: Mapping[str, Any] | None = None, *, is_operator: bool = False
+) -> EnvDetail:
+    """Return all about an environment as the options make it; loads its data.
 
     Raises:
         MissingDependency, MissingData: It cannot be used here.
+        InvalidOptions: The options do not fit; see `EnvSpec.make`.
     """
-    env = spec.make()
+    env = spec.make(options, is_operator=is_operator)
     try:
         options_type = type(env).options_type
         return EnvDetail(
@@ -49,14 +57,28 @@ def describe(spec: EnvSpec) -> EnvDetail:
         env.close()
 
 
-def list_tasks(spec: EnvSpec, split: str, cursor: str | None, limit: int) -> TaskPage:
+def list_tasks(
+    spec: EnvSpec,
+    split: str,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    is_operator: bool = False,
+) -> TaskPage:
     """Return the tasks of a split from a cursor on, without their solutions.
+
+    Args:
+        options: They can decide which tasks there are (the size of a grid, the family of games).
 
     Raises:
         UnknownTask: There is no such split.
-        InvalidInput: The cursor is not one that this function gave.
+        InvalidInput: The cursor is not one that this function gave, or the limit is below 1.
+        InvalidOptions: The options do not fit; see `EnvSpec.make`.
     """
-    env = spec.make()
+    if limit < 1:
+        raise InvalidInput(f"the limit is at least 1, not {limit}")
+    env = spec.make(options, is_operator=is_operator)
     try:
         if split not in env.tasks.splits:
             env.tasks.at(split, 0)  # raises, and says which splits there are
@@ -77,6 +99,8 @@ def list_tasks(spec: EnvSpec, split: str, cursor: str | None, limit: int) -> Tas
 def _read_cursor(cursor: str | None, num_tasks: int) -> int:
     if cursor is None:
         return 0
-    if not (cursor.isascii() and cursor.isdigit() and int(cursor) <= num_tasks):
+    # Not int() first: it refuses thousands of digits with an error of its own.
+    is_number = cursor.isascii() and cursor.isdigit() and len(cursor) <= len(str(num_tasks))
+    if not is_number or int(cursor) > num_tasks:
         raise InvalidInput(f"the cursor {cursor[:40]!r} was not given by this list")
     return int(cursor)

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ TaskT = TypeVar("TaskT", bound=Task)
 MAX_SEED = 2**63 - 1
 MAX_TEXT = 1_000_000
 """Longest response and longest observation text, in characters."""
+_MALFORMED = "malformed"
 
 
 @dataclass(slots=True)
@@ -72,9 +74,9 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
     env_id: ClassVar[str]
     options_type: ClassVar[type[EnvOptions]] = EnvOptions
     is_blocking: ClassVar[bool] = False
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
 
-    def __init__(self, render_mode: str | None = None, **options: object) -> None:
+    def __init__(self, /, render_mode: str | None = None, **options: object) -> None:
         if render_mode not in (None, "ansi"):
             raise InvalidInput(f"render_mode is None or 'ansi', not {render_mode!r}")
         self.render_mode = render_mode
@@ -143,7 +145,9 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         Args:
             task: Needed in `begin` and `load_state` only, before the episode is known here.
         """
-        task_id = task.task_id if task is not None else self.task.task_id
+        if task is None and self._episode is None:
+            raise EnvError(f"{self.env_id}: begin and load_state must call observe with task=task")
+        task_id = (task if task is not None else self.task).task_id
         key = state_key(self.env_id, task_id, state)
         return Observation(messages, text, key, tools, admissible_actions)
 
@@ -199,14 +203,13 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             InvalidInput: The seed is not in [0, 2**63).
             EnvError: Environment code raised.
         """
-        if not 0 <= seed <= MAX_SEED:
-            raise InvalidInput(f"a seed is in [0, 2**63), not {seed}")
+        seed = _read_seed(seed)
         found = self.tasks.get(task) if isinstance(task, str) else task
         rng = np.random.default_rng(seed_words(self.env_id, found.task_id, seed))
         self._episode = None
         with boundary(EnvError, f"{self.env_id}.begin"):
             observation = self.begin(found, rng)
-        trace_key = first_trace_key(self.env_id, found.task_id, seed, observation)
+            trace_key = first_trace_key(self.env_id, found.task_id, seed, observation)
         self._episode = _Episode(found, seed, observation, trace_key)
         if self.options.rendering is Rendering.ACCUMULATED:
             self._episode.transcript = Transcript(observation.messages)
@@ -232,29 +235,40 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         try:
             with boundary(EnvError, f"{self.env_id}.act"):
                 outcome = self._complete(episode, parsed, self.act(parsed))
+                trace_key = next_trace_key(episode.trace_key, parsed, outcome)
         except BaseException:
             episode.failed = True
             raise
         episode.num_steps += 1
         episode.observation = outcome.observation
-        episode.trace_key = next_trace_key(episode.trace_key, parsed, outcome)
+        episode.trace_key = trace_key
         episode.terminated, episode.truncated = outcome.terminated, outcome.truncated
         return outcome
 
     @final
     def snapshot(self) -> bytes | None:
-        """Return the episode as bytes, or None: then fork and recover by replaying the actions."""
+        """Return the episode as bytes, or None: then fork and recover by replaying the actions.
+
+        Raises:
+            EpisodeEnded: The episode failed; what state it is in nobody knows.
+            EnvError: Environment code raised.
+        """
         episode = self._running()
-        state = self.save_state()
+        if episode.failed:
+            raise EpisodeEnded(f"the episode of task {episode.task.task_id} failed; reset first")
+        with boundary(EnvError, f"{self.env_id}.save_state"):
+            state = self.save_state()
         if state is None:
             return None
         transcript = episode.transcript
         return canonical_json(
             {
                 "env_id": self.env_id,
+                "options": self.options.model_dump(mode="json"),
                 "task_id": episode.task.task_id,
                 "seed": episode.seed,
                 "trace_key": episode.trace_key,
+                "state_key": episode.observation.state_key,
                 "num_steps": episode.num_steps,
                 "num_rejected": episode.num_rejected,
                 "terminated": episode.terminated,
@@ -269,14 +283,23 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         """Become the episode that `snapshot` returned, and return its current state.
 
         Only for snapshots of one's own making: they are trusted.
+
+        Raises:
+            InvalidInput: The snapshot is of another environment, or of other options.
+            EnvError: Environment code raised, or came back in another state.
         """
         saved = json.loads(snapshot)
         if saved["env_id"] != self.env_id:
             raise InvalidInput(f"the snapshot is of {saved['env_id']}, this is {self.env_id}")
+        options = self.options.model_dump(mode="json")
+        if saved["options"] != options:
+            raise InvalidInput(f"the snapshot has the options {saved['options']}, not {options}")
         task = self.tasks.get(saved["task_id"])
         self._episode = None
         with boundary(EnvError, f"{self.env_id}.load_state"):
             observation = self.load_state(task, base64.b64decode(saved["state"]))
+        if observation.state_key != saved["state_key"]:
+            raise EnvError(f"{self.env_id}.load_state did not bring the saved state back")
         episode = _Episode(task, saved["seed"], observation, saved["trace_key"])
         episode.num_steps = saved["num_steps"]
         episode.num_rejected = saved["num_rejected"]
@@ -297,12 +320,20 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
 
         Args:
             seed: Seeds `np_random` and the episode. None draws the episode's seed from `np_random`.
-            options: `{"task_id": ...}` or `{"split": ..., "index": ...}`; without them a task of the
-                first split (train, where there is one) is drawn from `np_random`.
+            options: `{"task_id": ...}` or `{"split": ..., "index": ...}`. Without an index a task of
+                the split is drawn from `np_random`; without a split it is train, where there is one,
+                else the first.
 
         Returns:
             The bare text of the first state, and info with the full `observation`.
+
+        Raises:
+            InvalidInput: The seed or the options are not of this form.
+            UnknownTask: There is no such task.
+            EnvError: Environment code raised.
         """
+        if seed is not None:
+            seed = _read_seed(seed)
         super().reset(seed=seed)
         task = self._choose(dict(options or {}))
         episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
@@ -329,7 +360,7 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
     def render(self) -> str:
         """Return the messages of the current state as text (render mode "ansi")."""
         messages = self._running().observation.messages
-        return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages)
+        return "\n\n".join(map(_shown, messages))
 
     def _running(self) -> _Episode[TaskT]:
         if self._episode is None:
@@ -340,25 +371,32 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         task_id, split, index = (options.pop(name, None) for name in ("task_id", "split", "index"))
         if options:
             raise InvalidInput(
-                f"reset takes the options task_id, split and index, not {', '.join(options)}"
+                "reset takes the options task_id, split and index, "
+                f"not {', '.join(map(str, options))}"
             )
         if task_id is not None:
+            if not isinstance(task_id, str) or (split, index) != (None, None):
+                raise InvalidInput("name the task by task_id, a string, or by split and index")
             return self.tasks.get(task_id)
         splits = self.tasks.splits
-        split = split if split is not None else next(iter(splits))
+        if split is None:
+            split = next((name for name in ("train", *splits) if name in splits), "train")
         if index is None:
-            index = int(self.np_random.integers(splits[split])) if split in splits else 0
-        return self.tasks.at(split, index)
+            # An empty or unknown split has no index at all: `at` says so.
+            index = self.np_random.integers(splits[split]) if splits.get(split) else 0
+        if not isinstance(split, str) or not isinstance(index, int | np.integer):
+            raise InvalidInput(
+                f"a split is a name and an index an integer, not {split!r}, {index!r}"
+            )
+        return self.tasks.at(split, int(index))
 
     def _complete(self, episode: _Episode[TaskT], action: Action, outcome: Outcome) -> Outcome:
         """Add what is the same in every environment: limit, penalty, counts, transcript."""
         rejected = (*action.rejections, *outcome.rejected)
         episode.num_rejected += len(rejected)
-        terms = dict(outcome.reward_terms)
-        if rejected and self.options.malformed_penalty:
-            terms["malformed"] = -self.options.malformed_penalty
-        if not all(math.isfinite(term) for term in terms.values()):
-            raise EnvError(f"{self.env_id} gave a reward term that is not finite: {terms}")
+        terms = self._reward_terms(outcome, is_malformed=bool(rejected))
+        if outcome.terminated and outcome.truncated:
+            raise EnvError(f"{self.env_id} gave a step that is both terminated and truncated")
         step_index = episode.num_steps
         at_limit = step_index + 1 >= self.options.step_limit and not outcome.terminated
         info: dict[str, JsonValue] = {
@@ -371,6 +409,8 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             info["step_limit"] = True
         if at_limit or outcome.truncated or outcome.terminated:
             info.setdefault("success", False)
+        with boundary(EnvError, f"{self.env_id}: writing info as JSON"):
+            canonical_json(info)  # a fault that would otherwise show on the wire or in the store
         observation = outcome.observation
         if episode.transcript is not None:
             messages = episode.transcript.extend(action, observation.text)
@@ -384,6 +424,17 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             info=info,
         )
 
+    def _reward_terms(self, outcome: Outcome, *, is_malformed: bool) -> dict[str, float]:
+        """Return the terms as plain floats, with the penalty where it is due."""
+        if _MALFORMED in outcome.reward_terms:
+            raise EnvError(f"{self.env_id} gave the reward term {_MALFORMED!r}, which is StepEnv's")
+        terms = {name: float(term) for name, term in outcome.reward_terms.items()}
+        if is_malformed and self.options.malformed_penalty:
+            terms[_MALFORMED] = -self.options.malformed_penalty
+        if not math.isfinite(sum(terms.values())):
+            raise EnvError(f"{self.env_id} gave a reward that is not finite: {terms}")
+        return terms
+
     def _info(
         self, info: Mapping[str, JsonValue], reward_terms: Mapping[str, float]
     ) -> dict[str, Any]:
@@ -396,6 +447,21 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             "state_key": episode.observation.state_key,
             "trace_key": episode.trace_key,
         }
+
+
+def _read_seed(seed: int) -> int:
+    try:
+        value = int(operator.index(seed))  # a numpy integer is welcome, a float is a mistake
+    except TypeError:
+        value = -1
+    if not 0 <= value <= MAX_SEED:
+        raise InvalidInput(f"a seed is an integer in [0, 2**63), not {seed!r}")
+    return value
+
+
+def _shown(message: Message) -> str:
+    calls = [f"{call.name}({json.dumps(dict(call.arguments))})" for call in message.tool_calls]
+    return "\n".join([f"[{message.role}]", *([message.content] if message.content else []), *calls])
 
 
 AnyEnv = StepEnv[Any, Any]

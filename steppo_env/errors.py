@@ -38,11 +38,12 @@ and let the message say what was expected, what came, and what to do.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from pydantic import JsonValue
 
 __all__ = [
+    "PROBLEM_TYPE_PREFIX",
     "CapacityExceeded",
     "Conflict",
     "DeadlineExceeded",
@@ -76,6 +77,7 @@ __all__ = [
 ]
 
 PROBLEM_TYPE_PREFIX = "urn:steppo:problem:"
+_STANDARD_MEMBERS = frozenset({"type", "title", "status", "detail", "instance"})
 
 
 class SteppoError(Exception):
@@ -83,7 +85,8 @@ class SteppoError(Exception):
 
     Args:
         detail: One sentence: what was expected, what came, what to do.
-        **members: Machine-readable facts, sent as extension members of the RFC 9457 problem.
+        **members: Machine-readable facts, sent as extension members of the RFC 9457 problem. The
+            names type, title, status, detail and instance are the problem's own and are not sent.
 
     >>> StepIndexMismatch("expected step_index 3, got 5", expected=3).to_problem()["status"]
     409
@@ -93,7 +96,7 @@ class SteppoError(Exception):
     title: ClassVar[str] = "Internal error"
     status: ClassVar[int] = 500
 
-    def __init__(self, detail: str, **members: JsonValue) -> None:
+    def __init__(self, detail: str, /, **members: JsonValue) -> None:
         super().__init__(detail)
         self.detail = detail
         self.members: dict[str, JsonValue] = members
@@ -114,7 +117,8 @@ class SteppoError(Exception):
         }
         if instance is not None:
             problem["instance"] = instance
-        return problem | self.members
+        extra = {name: v for name, v in self.members.items() if name not in _STANDARD_MEMBERS}
+        return problem | extra
 
 
 class InvalidInput(SteppoError, ValueError):
@@ -289,20 +293,25 @@ def _tree(cls: type[SteppoError]) -> Iterator[type[SteppoError]]:
         yield from _tree(child)
 
 
+def _class_of(problem_type: JsonValue) -> type[SteppoError] | None:
+    # Parents come first: a subclass that inherits its slug does not stand in for its parent.
+    for cls in _tree(SteppoError):
+        if problem_type == PROBLEM_TYPE_PREFIX + cls.slug:
+            return cls
+    return None
+
+
 def error_from_problem(problem: Mapping[str, JsonValue]) -> SteppoError:
     """Rebuild the error that a server sent as an RFC 9457 problem.
 
-    An unknown type becomes a plain SteppoError that keeps every member, so nothing is lost when an
-    older client meets a newer server.
+    An unknown type becomes a plain SteppoError with the whole document as its member `problem`, so
+    nothing is lost when an older client meets a newer server.
     """
-    by_type = {PROBLEM_TYPE_PREFIX + cls.slug: cls for cls in _tree(SteppoError)}
-    kind = problem.get("type")
-    cls = by_type.get(kind) if isinstance(kind, str) else None
-    standard = {"type", "title", "status", "detail", "instance"}
-    members = {name: value for name, value in problem.items() if name not in standard}
+    cls = _class_of(problem.get("type"))
+    members = {name: v for name, v in problem.items() if name not in _STANDARD_MEMBERS}
     detail = str(problem.get("detail") or problem.get("title") or "the server gave no detail")
     if cls is None:
-        return SteppoError(detail, **members, problem=cast(JsonValue, dict(problem)))
+        return SteppoError(detail, **{**members, "problem": dict(problem)})
     return cls(detail, **members)
 
 
@@ -325,4 +334,5 @@ def boundary(kind: type[SteppoError], what: str) -> Iterator[None]:
         raise
     except Exception as error:
         name = type(error).__name__
-        raise kind(f"{what} raised {name}: {error}", exception=name) from error
+        detail = f"{what} raised {name}: {error}".removesuffix(": ")
+        raise kind(detail, exception=name) from error

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from pydantic import JsonValue
 
-from steppo_env.mdp import Action, Message, Observation, Outcome, ToolCall
+from steppo_env.mdp import Action, Message, Observation, Outcome, ToolCall, ToolSpec
 
 __all__ = [
     "canonical_json",
@@ -25,6 +25,10 @@ KEY_BYTES = 16
 
 def canonical_json(value: JsonValue) -> bytes:
     """Return the one JSON text of a value: sorted keys, no spaces, ASCII, no NaN.
+
+    Raises:
+        TypeError: The value is not JSON, or holds a number of a library's own type.
+        ValueError: It holds a NaN or an infinity.
 
     >>> canonical_json({"b": 1, "a": [True, None]})
     b'{"a":[true,null],"b":1}'
@@ -60,13 +64,18 @@ def first_trace_key(env_id: str, task_id: str, seed: int, observation: Observati
 def next_trace_key(previous: str, action: Action, outcome: Outcome) -> str:
     """Chain one step onto a trace key.
 
-    Tool-call ids are left out: endpoints draw them at random and no environment reads them.
+    All that an environment can read of an action is in it. Tool-call ids are left out: endpoints draw
+    them at random and no environment reads them.
     """
     return digest(
         [
             previous,
             action.content,
             _calls(action.tool_calls),
+            action.answer,
+            list(action.commands),
+            action.reasoning,
+            list(action.rejections),
             _observation(outcome.observation),
             outcome.reward,
             dict(outcome.reward_terms),
@@ -84,12 +93,16 @@ def _message(message: Message) -> JsonValue:
     return [message.role, message.content, _calls(message.tool_calls)]
 
 
+def _tool(tool: ToolSpec) -> JsonValue:
+    return [tool.name, tool.description, dict(tool.parameters)]
+
+
 def _observation(observation: Observation) -> JsonValue:
     admissible = observation.admissible_actions
     return [
         observation.state_key,
         observation.text,
         [_message(message) for message in observation.messages],
-        [tool.name for tool in observation.tools],
+        [_tool(tool) for tool in observation.tools],
         None if admissible is None else list(admissible),
     ]

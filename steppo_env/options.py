@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -10,7 +10,7 @@ from steppo_env.errors import InvalidOptions
 from steppo_env.rendering import Rendering
 from steppo_env.tools import explain
 
-__all__ = ["EnvOptions", "OperatorOnly", "operator_fields", "read_options"]
+__all__ = ["EnvOptions", "OperatorOnly", "OptionsT", "operator_fields", "read_options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +69,14 @@ def operator_fields(options_type: type[EnvOptions]) -> frozenset[str]:
     return frozenset(
         name
         for name, info in options_type.model_fields.items()
-        if any(isinstance(item, OperatorOnly) for item in info.metadata)
+        if any(map(_is_mark, info.metadata)) or _has_mark(info.annotation)
     )
+
+
+def _is_mark(item: object) -> bool:
+    return isinstance(item, OperatorOnly) or item is OperatorOnly
+
+
+def _has_mark(annotation: object) -> bool:
+    """Find a mark inside an annotation as well, as in `Annotated[Path, OperatorOnly()] | None`."""
+    return any(_is_mark(item) or _has_mark(item) for item in get_args(annotation))

@@ -5,11 +5,13 @@ loaded when one of its environments is made.
 """
 
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ from steppo_env.errors import (
     InvalidOptions,
     MissingData,
     MissingDependency,
+    SteppoError,
     UnknownEnvironment,
+    boundary,
 )
-from steppo_env.options import operator_fields
+from steppo_env.options import operator_fields, read_options
 
 __all__ = ["Catalogue", "EnvSpec", "env_class", "make", "register_with_gymnasium", "registered_ids"]
 
@@ -32,8 +36,11 @@ GROUP = "steppo_env.environments"
 
 
 @cache
-def _entry_points() -> Mapping[str, str]:
-    return {point.name: point.value for point in sorted(entry_points(group=GROUP))}
+def _entry_points() -> Mapping[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        found.setdefault(point.name, []).append(point)
+    return found
 
 
 def registered_ids() -> tuple[str, ...]:
@@ -48,22 +55,28 @@ def env_class(env_id: str) -> type[AnyEnv]:
     Raises:
         UnknownEnvironment: No installed package registers this id.
         MissingDependency: Its plugin needs a package that is not installed.
-        EnvError: What the entry point names is not a StepEnv with this id.
+        EnvError: What the entry point names is not a StepEnv with this id, or its code raised.
     """
-    if env_id not in _entry_points():
+    points = _entry_points().get(env_id)
+    if points is None:
         raise _unknown(env_id, registered_ids())
-    (point,) = entry_points(group=GROUP, name=env_id)
-    try:
-        loaded = point.load()
-    except ImportError as error:
-        raise MissingDependency(
-            f"{env_id} cannot be loaded: {error}; install the extra that its README names",
-            env_id=env_id,
-        ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, StepEnv)):
-        raise EnvError(f"the entry point {point.value} of {env_id} is not a StepEnv")
-    if loaded.env_id != env_id:
-        raise EnvError(f"{point.value} is registered as {env_id} but says it is {loaded.env_id}")
+    if len(points) > 1:
+        owners = ", ".join(point.value for point in points)
+        raise EnvError(f"{env_id} is registered more than once ({owners}); uninstall one of them")
+    point = points[0]
+    with boundary(EnvError, f"loading {env_id}"):
+        try:
+            loaded = point.load()
+        except ImportError as error:
+            raise MissingDependency(
+                f"{env_id} cannot be loaded: {error}; install the extra that its README names",
+                env_id=env_id,
+            ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, StepEnv)) or isabstract(loaded):
+        raise EnvError(f"the entry point {point.value} of {env_id} is not a complete StepEnv")
+    own_id = getattr(loaded, "env_id", None)
+    if own_id != env_id:
+        raise EnvError(f"{point.value} is registered as {env_id} but says it is {own_id}")
     return loaded
 
 
@@ -78,9 +91,14 @@ def make(env_id: str, **options: Any) -> AnyEnv:
 
 def register_with_gymnasium() -> None:
     """Let `gymnasium.make` know every installed environment. Loads none of them."""
-    for env_id, value in _entry_points().items():
-        if env_id not in gymnasium.registry:
-            gymnasium.register(id=env_id, entry_point=value)
+    for env_id, (point, *_) in _entry_points().items():
+        if env_id in gymnasium.registry:
+            continue
+        try:
+            gymnasium.register(id=env_id, entry_point=f"{point.module}:{point.attr}")
+        except gymnasium.error.Error as error:
+            # One package's mistake must not keep everybody else from importing this one.
+            warnings.warn(f"{point.value} registers {env_id!r}: {error}", stacklevel=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +115,31 @@ class EnvSpec:
     env_id: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def make(self, caller_options: Mapping[str, Any] | None = None) -> AnyEnv:
-        """Make the environment for a caller who may not touch the operator's options.
+    def make(
+        self, options: Mapping[str, Any] | None = None, *, is_operator: bool = False
+    ) -> AnyEnv:
+        """Make the environment with a caller's options on top of its own.
+
+        Args:
+            options: What the caller asks for.
+            is_operator: True when the caller runs this process and may set every option; a client of
+                the server may touch neither the operator's options nor what a variant fixes.
 
         Raises:
-            InvalidOptions: An option is unknown, out of bounds or the operator's to set.
+            InvalidOptions: An option is unknown, out of bounds or not the caller's to set.
         """
-        wanted = dict(caller_options or {})
+        wanted = dict(options or {})
         cls = env_class(self.env_id)
         taken = sorted(set(wanted) & (operator_fields(cls.options_type) | set(self.options)))
-        if taken:
+        if taken and not is_operator:
             raise InvalidOptions(
                 f"{', '.join(taken)}: set by whoever runs {self.name}, not by its callers; "
                 "ask for a named variant instead",
                 options=list(taken),
             )
-        return cls(**{**self.options, **wanted})
+        chosen = {**self.options, **wanted}
+        read_options(cls.options_type, chosen)  # refuses render_mode, which is no option
+        return cls(**chosen)
 
 
 class Catalogue:
@@ -176,25 +203,28 @@ def _variant(path: Path, name: str, table: object) -> EnvSpec:
         raise InvalidInput(f"{where}: options is a table")
     if name in registered_ids() and name != table["env_id"]:
         raise InvalidInput(f"{where}: this name is another environment's id")
-    options_type = env_class(table["env_id"]).options_type
-    resolved = {
-        key: _resolve(where, path.parent, key, value)
-        if key in operator_fields(options_type)
-        else value
-        for key, value in options.items()
-    }
-    spec = EnvSpec(name, table["env_id"], resolved)
-    spec.make()  # a mistake in the file is found at start, not at the first session
+    try:
+        paths = operator_fields(env_class(table["env_id"]).options_type)
+        resolved = {
+            key: _resolve(path.parent, key, value) if key in paths else value
+            for key, value in options.items()
+        }
+        spec = EnvSpec(name, table["env_id"], resolved)
+        spec.make().close()  # a mistake in the file is found at start, not at the first session
+    except SteppoError as error:
+        raise type(error)(f"{where}: {error.detail}", **error.members) from error
     return spec
 
 
-def _resolve(where: str, folder: Path, key: str, value: object) -> str:
-    candidates = [folder / str(value), Path(str(value))]
+def _resolve(folder: Path, key: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidOptions(f"{key} is a path, not {value!r}")
+    candidates = [folder / value, Path(value)]
     for candidate in candidates:
         if candidate.exists():
             return str(candidate.resolve())
     tried = " or ".join(dict.fromkeys(str(candidate) for candidate in candidates))
-    raise MissingData(f"{where}: {key}: there is no {tried}")
+    raise MissingData(f"{key}: there is no {tried}")
 
 
 def _unknown(name: str, names: tuple[str, ...]) -> UnknownEnvironment:

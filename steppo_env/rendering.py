@@ -11,6 +11,8 @@ from steppo_env.mdp import Action, Message, ToolCall
 
 __all__ = ["Rendering", "Section", "Shrink", "Transcript", "render_sections"]
 
+_GAP = "\n\n"
+
 
 class Rendering(StrEnum):
     """How the messages of a state are made."""
@@ -34,7 +36,7 @@ class Shrink(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the state. An empty section is not rendered."""
+    """A part of the state. One without any text in its items is not rendered."""
 
     heading: str
     items: tuple[str, ...]
@@ -44,38 +46,59 @@ class Section:
 def render_sections(sections: Sequence[Section], budget_chars: int) -> str:
     """Join sections into one text of at most `budget_chars` characters.
 
-    Sections give up items from the last section to the first, each in its own order; what was left
-    out is said in the text. Sections marked NEVER stay whole, even when they alone exceed the budget:
-    a state without its instructions is worse than a long one.
+    Sections give up items from the last section to the first, each in its own order and no more of
+    them than it takes; what was left out is said in the text. When that is not enough, sections that
+    have nothing left go altogether, from the last to the first. Sections marked NEVER stay whole, even
+    when they alone exceed the budget: a state without its instructions is worse than a long one. The
+    cost is linear in the length of the text.
 
-    >>> history = Section("History", ("one", "two", "three"), Shrink.OLDEST)
-    >>> print(render_sections([Section("Task", ("Find it.",)), history], 42))
+    >>> history = Section("History", ("went north", "went east", "took the key"), Shrink.OLDEST)
+    >>> print(render_sections([Section("Task", ("Find it.",)), history], 50))
     Task
     Find it.
     <BLANKLINE>
     History
     (2 left out)
-    three
+    took the key
     """
-    kept = [len(section.items) for section in sections]
-    size = sum(len(_render(section, count)) + 2 for section, count in zip(sections, kept)) - 2
-    for place in range(len(sections) - 1, -1, -1):
-        section = sections[place]
-        if section.shrink is Shrink.NEVER:
-            continue
-        while size > budget_chars and kept[place] > 0:
-            before = len(_render(section, kept[place]))
-            kept[place] -= 1
-            size += len(_render(section, kept[place])) - before
-    parts = [_render(section, count) for section, count in zip(sections, kept)]
-    return "\n\n".join(part for part in parts if part)
+    shown = [section for section in sections if any(section.items)]
+    parts = [_render(section, len(section.items)) for section in shown]
+    excess = sum(map(len, parts)) + len(_GAP) * (len(parts) - 1) - budget_chars
+    emptied: list[int] = []
+    for place in range(len(shown) - 1, -1, -1):
+        section, before = shown[place], len(parts[place])
+        if excess <= 0:
+            break
+        if section.shrink is not Shrink.NEVER:
+            count = _most_items(section, before - excess)
+            parts[place] = _render(section, count)
+            excess += len(parts[place]) - before
+            emptied += [place] if count == 0 else []
+    for place in emptied:
+        if excess > 0:
+            excess -= len(parts.pop(place)) + len(_GAP)
+    return _GAP.join(parts)
+
+
+def _most_items(section: Section, budget_chars: int) -> int:
+    """Return how many items fit beside the note, when not all of them fit without it."""
+    size = len(_render(section, 0)) - len(_note(section, 0))
+    is_newest_kept = section.shrink is Shrink.OLDEST
+    fitting = 0
+    for count, item in enumerate(reversed(section.items) if is_newest_kept else section.items, 1):
+        size += len(item) + 1
+        if size + len(_note(section, count)) <= budget_chars:
+            fitting = count
+    return fitting
+
+
+def _note(section: Section, count: int) -> str:
+    return f"({len(section.items) - count} left out)"
 
 
 def _render(section: Section, count: int) -> str:
-    if not section.items:
-        return ""
     left_out = len(section.items) - count
-    note = [f"({left_out} left out)"] if left_out else []
+    note = [_note(section, count)] if left_out else []
     items = section.items[left_out:] if section.shrink is Shrink.OLDEST else section.items[:count]
     lines = [*note, *items] if section.shrink is Shrink.OLDEST else [*items, *note]
     return "\n".join([section.heading, *lines] if section.heading else lines)

@@ -17,6 +17,8 @@ class TextSpace(gymnasium.Space[str]):
     """
 
     def __init__(self, max_length: int, seed: int | np.random.Generator | None = None) -> None:
+        if max_length < 1:
+            raise ValueError(f"max_length is at least 1, not {max_length}")
         self.max_length = max_length
         super().__init__(dtype=str, seed=seed)
 

@@ -46,9 +46,12 @@ class TaskSet(ABC, Generic[TaskT]):
         num_tasks = self.splits.get(split)
         if num_tasks is None:
             known = ", ".join(f"{name} ({count})" for name, count in self.splits.items())
-            raise UnknownTask(f"there is no split {split!r}; the splits are: {known}")
+            raise UnknownTask(
+                f"there is no split {split[:80]!r}; the splits are: {known or 'none'}"
+            )
         if not 0 <= index < num_tasks:
-            raise UnknownTask(f"split {split} has tasks 0 to {num_tasks - 1}, not {index}")
+            range_ = f"tasks 0 to {num_tasks - 1}" if num_tasks else "no tasks"
+            raise UnknownTask(f"split {split} has {range_}; there is no task {index}")
 
 
 class ListedTasks(TaskSet[TaskT]):
@@ -103,7 +106,7 @@ class GeneratedTasks(TaskSet[TaskT]):
         return self._make(split, index)
 
     def get(self, task_id: str) -> TaskT:
-        split, _, index = task_id.partition("/")
+        split, _, index = task_id.rpartition("/")
         # Only the canonical spelling is an id: "dev/01" and "dev/1" must not be two names of one.
         if not (index.isascii() and index.isdigit() and index == str(int(index[:18]))):
             raise UnknownTask(

@@ -1,5 +1,6 @@
 """Tools: an argument model gives the schema that the model sees and the check of what it sends."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -56,6 +57,8 @@ class Toolbox:
 
     def __init__(self, *tools: Tool) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        if len(self._tools) < len(tools):
+            raise ValueError(f"two tools share a name: {', '.join(tool.name for tool in tools)}")
         self.specs = tuple(tool.spec for tool in tools)
 
     def read(self, call: ToolCall) -> ToolArguments | Rejection:
@@ -65,7 +68,8 @@ class Toolbox:
             names = ", ".join(self._tools)
             return Rejection(f"there is no tool {call.name[:80]!r}; the tools are: {names}")
         try:
-            return tool.arguments.model_validate(dict(call.arguments))
+            # As JSON: strict models take a list for a tuple and a string for an enum only then.
+            return tool.arguments.model_validate_json(json.dumps(dict(call.arguments)))
         except ValidationError as error:
             return Rejection(f"tool {call.name}: {explain(error)}")
 
@@ -73,7 +77,9 @@ class Toolbox:
 def explain(error: ValidationError, limit: int = 5) -> str:
     """Return a validation error on one line: `path: what was expected`, at most `limit` of them."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    lines = [f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in errors]
+    # A path can hold a key that somebody made up, of any length.
+    paths = [".".join(map(str, item["loc"]))[:80] or "value" for item in errors]
+    lines = [f"{path}: {item['msg']}" for path, item in zip(paths, errors)]
     if len(lines) > limit:
         lines = [*lines[:limit], f"and {len(lines) - limit} more"]
     return "; ".join(lines)

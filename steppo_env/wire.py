@@ -13,6 +13,7 @@ from steppo_env.mdp import Action, Message, Observation, Outcome, Role, ToolCall
 from steppo_env.parsing import parse_message, parse_text
 
 __all__ = [
+    "MAX_BATCH",
     "ActionModel",
     "BatchSessions",
     "BatchSteps",
@@ -27,6 +28,8 @@ __all__ = [
     "MessageModel",
     "ObservationModel",
     "Problem",
+    "Reply",
+    "Request",
     "SessionId",
     "SessionReply",
     "SessionResult",
@@ -114,7 +117,7 @@ class MessageModel(Reply):
     def to_message(self) -> Message:
         """Return the document as a message."""
         calls = tuple(
-            ToolCall(call.function.name, json.loads(call.function.arguments), call.id)
+            ToolCall(call.function.name, json.loads(call.function.arguments), call.id or None)
             for call in self.tool_calls or ()
         )
         return Message(self.role, self.content, calls, self.tool_call_id)

@@ -23,7 +23,7 @@ demo: $(STAMP)
 	$(BIN)/steppo demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 2 --quiet
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --quiet
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)

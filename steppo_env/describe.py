@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from steppo_env.catalogue import EnvSpec
 from steppo_env.errors import EnvError, InvalidInput, MissingDependency
 from steppo_env.options import operator_fields
-from steppo_env.registry import EnvSpec, env_class
+from steppo_env.registry import env_class
 from steppo_env.wire import EnvDetail, EnvSummary, TaskModel, TaskPage
 
 __all__ = ["describe", "list_tasks", "summarize"]

@@ -2,17 +2,17 @@
 
 import base64
 import json
-import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar, cast, final
 
 import gymnasium
 import numpy as np
 from pydantic import JsonValue
 
+from steppo_env.episode import Episode
 from steppo_env.errors import (
     EnvError,
     EpisodeEnded,
@@ -20,7 +20,7 @@ from steppo_env.errors import (
     InvalidInput,
     boundary,
 )
-from steppo_env.keys import canonical_json, first_trace_key, next_trace_key, seed_words, state_key
+from steppo_env.keys import canonical_json, first_trace_key, seed_words, state_key
 from steppo_env.mdp import Action, Message, Observation, Outcome, Task, ToolSpec
 from steppo_env.options import EnvOptions, OptionsT, read_options
 from steppo_env.parsing import parse_text
@@ -35,34 +35,14 @@ TaskT = TypeVar("TaskT", bound=Task)
 MAX_SEED = 2**63 - 1
 MAX_TEXT = 1_000_000
 """Longest response and longest observation text, in characters."""
-_MALFORMED = "malformed"
-
-
-@dataclass(slots=True)
-class _Episode(Generic[TaskT]):
-    """What StepEnv knows about the running episode."""
-
-    task: TaskT
-    seed: int
-    observation: Observation
-    trace_key: str
-    num_steps: int = 0
-    num_rejected: int = 0
-    terminated: bool = False
-    truncated: bool = False
-    failed: bool = False
-    transcript: Transcript | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.terminated or self.truncated or self.failed
 
 
 class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
     """A step-level MDP: one action is one whole model response.
 
     Authors set `env_id` and `options_type` and write `load_tasks`, `begin` and `act`; `expert`,
-    `distance`, `save_state` and `load_state` where they can. Everything else is final.
+    `distance`, `save_state` and `load_state` where they can. Everything else is final, and a subclass
+    that defines it anew is refused.
 
     Attributes:
         env_id: `namespace/Name-vN`. A change of behaviour is a new N.
@@ -76,6 +56,14 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
     is_blocking: ClassVar[bool] = False
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        taken = sorted(_FINAL & vars(cls).keys())
+        if taken:
+            raise TypeError(
+                f"{cls.__name__} redefines {', '.join(taken)}, which StepEnv keeps final"
+            )
+
     def __init__(self, /, render_mode: str | None = None, **options: object) -> None:
         if render_mode not in (None, "ansi"):
             raise InvalidInput(f"render_mode is None or 'ansi', not {render_mode!r}")
@@ -85,7 +73,7 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             self.tasks = self.load_tasks(self.options)
         self.observation_space: gymnasium.Space[str] = TextSpace(MAX_TEXT)
         self.action_space: gymnasium.Space[str] = TextSpace(MAX_TEXT)
-        self._episode: _Episode[TaskT] | None = None
+        self.__episode: Episode[TaskT] | None = None
 
     # What authors write.
 
@@ -145,7 +133,7 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         Args:
             task: Needed in `begin` and `load_state` only, before the episode is known here.
         """
-        if task is None and self._episode is None:
+        if task is None and self.__episode is None:
             raise EnvError(f"{self.env_id}: begin and load_state must call observe with task=task")
         task_id = (task if task is not None else self.task).task_id
         key = state_key(self.env_id, task_id, state)
@@ -154,7 +142,7 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
     @property
     def task(self) -> TaskT:
         """The task of the running episode."""
-        return self._running().task
+        return self.__running().task
 
     # The book-keeping.
 
@@ -162,37 +150,37 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
     @final
     def trace_key(self) -> str:
         """Key chained over task, seed, actions, observations and rewards so far."""
-        return self._running().trace_key
+        return self.__running().trace_key
 
     @property
     @final
     def observation(self) -> Observation:
         """The current state."""
-        return self._running().observation
+        return self.__running().observation
 
     @property
     @final
     def num_steps(self) -> int:
         """Number of steps taken; also the index of the next one."""
-        return self._running().num_steps
+        return self.__running().num_steps
 
     @property
     @final
     def has_terminated(self) -> bool:
         """True when the MDP itself has ended."""
-        return self._running().terminated
+        return self.__running().terminated
 
     @property
     @final
     def has_truncated(self) -> bool:
         """True when a limit has cut the episode short."""
-        return self._running().truncated
+        return self.__running().truncated
 
     @property
     @final
     def has_ended(self) -> bool:
         """True when the episode takes no further step."""
-        return self._running().ended
+        return self.__running().ended
 
     @final
     def start(self, task: TaskT | str, seed: int) -> Observation:
@@ -206,13 +194,13 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         seed = _read_seed(seed)
         found = self.tasks.get(task) if isinstance(task, str) else task
         rng = np.random.default_rng(seed_words(self.env_id, found.task_id, seed))
-        self._episode = None
+        self.__episode = None
         with boundary(EnvError, f"{self.env_id}.begin"):
             observation = self.begin(found, rng)
             trace_key = first_trace_key(self.env_id, found.task_id, seed, observation)
-        self._episode = _Episode(found, seed, observation, trace_key)
+        self.__episode = Episode(self.env_id, found, seed, observation, trace_key)
         if self.options.rendering is Rendering.ACCUMULATED:
-            self._episode.transcript = Transcript(observation.messages)
+            self.__episode.transcript = Transcript(observation.messages)
         return observation
 
     @final
@@ -224,7 +212,7 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             EpisodeEnded: The episode is over.
             EnvError: Environment code raised; the episode is over.
         """
-        episode = self._running()
+        episode = self.__running()
         if episode.ended:
             raise EpisodeEnded(
                 f"the episode of task {episode.task.task_id} ended after {episode.num_steps} steps; "
@@ -233,17 +221,11 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             )
         parsed = parse_text(action) if isinstance(action, str) else action
         try:
-            with boundary(EnvError, f"{self.env_id}.act"):
-                outcome = self._complete(episode, parsed, self.act(parsed))
-                trace_key = next_trace_key(episode.trace_key, parsed, outcome)
+            with boundary(EnvError, f"{self.env_id}.act", passes=EnvError):
+                return episode.take(parsed, self.act(parsed), self.options)
         except BaseException:
             episode.failed = True
             raise
-        episode.num_steps += 1
-        episode.observation = outcome.observation
-        episode.trace_key = trace_key
-        episode.terminated, episode.truncated = outcome.terminated, outcome.truncated
-        return outcome
 
     @final
     def snapshot(self) -> bytes | None:
@@ -253,7 +235,7 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             EpisodeEnded: The episode failed; what state it is in nobody knows.
             EnvError: Environment code raised.
         """
-        episode = self._running()
+        episode = self.__running()
         if episode.failed:
             raise EpisodeEnded(f"the episode of task {episode.task.task_id} failed; reset first")
         with boundary(EnvError, f"{self.env_id}.save_state"):
@@ -295,19 +277,19 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         if saved["options"] != options:
             raise InvalidInput(f"the snapshot has the options {saved['options']}, not {options}")
         task = self.tasks.get(saved["task_id"])
-        self._episode = None
+        self.__episode = None
         with boundary(EnvError, f"{self.env_id}.load_state"):
             observation = self.load_state(task, base64.b64decode(saved["state"]))
         if observation.state_key != saved["state_key"]:
             raise EnvError(f"{self.env_id}.load_state did not bring the saved state back")
-        episode = _Episode(task, saved["seed"], observation, saved["trace_key"])
+        episode = Episode(self.env_id, task, saved["seed"], observation, saved["trace_key"])
         episode.num_steps = saved["num_steps"]
         episode.num_rejected = saved["num_rejected"]
         episode.terminated, episode.truncated = saved["terminated"], saved["truncated"]
         if saved["transcript"] is not None:
             episode.transcript = Transcript.from_json(saved["transcript"])
             episode.observation = replace(observation, messages=episode.transcript.messages)
-        self._episode = episode
+        self.__episode = episode
         return episode.observation
 
     # Gymnasium's interface.
@@ -335,10 +317,10 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         if seed is not None:
             seed = _read_seed(seed)
         super().reset(seed=seed)
-        task = self._choose(dict(options or {}))
+        task = self.__choose(dict(options or {}))
         episode_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         observation = self.start(task, episode_seed)
-        return observation.text, self._info({}, {})
+        return observation.text, self.__info({}, {})
 
     @final
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -352,22 +334,22 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             info: The full `observation`, `reward_terms`, keys, and what the environment adds.
         """
         outcome = self.advance(action)
-        info = self._info(outcome.info, outcome.reward_terms)
+        info = self.__info(outcome.info, outcome.reward_terms)
         text = outcome.observation.text
         return text, outcome.reward, outcome.terminated, outcome.truncated, info
 
     @final
     def render(self) -> str:
         """Return the messages of the current state as text (render mode "ansi")."""
-        messages = self._running().observation.messages
+        messages = self.__running().observation.messages
         return "\n\n".join(map(_shown, messages))
 
-    def _running(self) -> _Episode[TaskT]:
-        if self._episode is None:
+    def __running(self) -> Episode[TaskT]:
+        if self.__episode is None:
             raise EpisodeNotStarted(f"{self.env_id} has no episode; call reset or start first")
-        return self._episode
+        return self.__episode
 
-    def _choose(self, options: dict[str, Any]) -> TaskT:
+    def __choose(self, options: dict[str, Any]) -> TaskT:
         task_id, split, index = (options.pop(name, None) for name in ("task_id", "split", "index"))
         if options:
             raise InvalidInput(
@@ -390,55 +372,10 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             )
         return self.tasks.at(split, int(index))
 
-    def _complete(self, episode: _Episode[TaskT], action: Action, outcome: Outcome) -> Outcome:
-        """Add what is the same in every environment: limit, penalty, counts, transcript."""
-        rejected = (*action.rejections, *outcome.rejected)
-        episode.num_rejected += len(rejected)
-        terms = self._reward_terms(outcome, is_malformed=bool(rejected))
-        if outcome.terminated and outcome.truncated:
-            raise EnvError(f"{self.env_id} gave a step that is both terminated and truncated")
-        step_index = episode.num_steps
-        at_limit = step_index + 1 >= self.options.step_limit and not outcome.terminated
-        info: dict[str, JsonValue] = {
-            **outcome.info,
-            "step_index": step_index,
-            "rejected": list(rejected),
-            "num_rejected": episode.num_rejected,
-        }
-        if at_limit and not outcome.truncated:
-            info["step_limit"] = True
-        if at_limit or outcome.truncated or outcome.terminated:
-            info.setdefault("success", False)
-        with boundary(EnvError, f"{self.env_id}: writing info as JSON"):
-            canonical_json(info)  # a fault that would otherwise show on the wire or in the store
-        observation = outcome.observation
-        if episode.transcript is not None:
-            messages = episode.transcript.extend(action, observation.text)
-            observation = replace(observation, messages=messages)
-        return replace(
-            outcome,
-            observation=observation,
-            reward_terms=terms,
-            truncated=outcome.truncated or at_limit,
-            rejected=rejected,
-            info=info,
-        )
-
-    def _reward_terms(self, outcome: Outcome, *, is_malformed: bool) -> dict[str, float]:
-        """Return the terms as plain floats, with the penalty where it is due."""
-        if _MALFORMED in outcome.reward_terms:
-            raise EnvError(f"{self.env_id} gave the reward term {_MALFORMED!r}, which is StepEnv's")
-        terms = {name: float(term) for name, term in outcome.reward_terms.items()}
-        if is_malformed and self.options.malformed_penalty:
-            terms[_MALFORMED] = -self.options.malformed_penalty
-        if not math.isfinite(sum(terms.values())):
-            raise EnvError(f"{self.env_id} gave a reward that is not finite: {terms}")
-        return terms
-
-    def _info(
+    def __info(
         self, info: Mapping[str, JsonValue], reward_terms: Mapping[str, float]
     ) -> dict[str, Any]:
-        episode = self._running()
+        episode = self.__running()
         return {
             **info,
             "observation": episode.observation,
@@ -463,6 +400,12 @@ def _shown(message: Message) -> str:
     calls = [f"{call.name}({json.dumps(dict(call.arguments))})" for call in message.tool_calls]
     return "\n".join([f"[{message.role}]", *([message.content] if message.content else []), *calls])
 
+
+_FINAL = frozenset(
+    name
+    for name, value in vars(StepEnv).items()
+    if getattr(value.fget if isinstance(value, property) else value, "__final__", False)
+)
 
 AnyEnv = StepEnv[Any, Any]
 """An environment of which only the contract is known."""

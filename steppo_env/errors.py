@@ -316,11 +316,13 @@ def error_from_problem(problem: Mapping[str, JsonValue]) -> SteppoError:
 
 
 @contextmanager
-def boundary(kind: type[SteppoError], what: str) -> Iterator[None]:
+def boundary(
+    kind: type[SteppoError], what: str, *, passes: type[SteppoError] = SteppoError
+) -> Iterator[None]:
     """Attribute any foreign exception raised inside to the boundary it crossed.
 
-    SteppoErrors pass through unchanged: they already say what went wrong. KeyboardInterrupt,
-    SystemExit and task cancellation are not Exceptions and pass as well.
+    Errors of the class `passes` go through unchanged: they already say what went wrong.
+    KeyboardInterrupt, SystemExit and task cancellation are not Exceptions and pass as well.
 
     >>> with boundary(EnvError, "begin"):
     ...     {}["door"]
@@ -330,7 +332,7 @@ def boundary(kind: type[SteppoError], what: str) -> Iterator[None]:
     """
     try:
         yield
-    except SteppoError:
+    except passes:
         raise
     except Exception as error:
         name = type(error).__name__

@@ -126,7 +126,7 @@ class ChatPolicy(Policy):
         if self.settings.token_ids:
             prompt_ids, response_ids, logprobs = _token_ids(completion)
         return Sample(
-            _action(choice.message.model_dump(mode="json", exclude_none=True)),
+            _action(choice.message.model_dump(mode="json", exclude_none=True, warnings=False)),
             prompt_ids,
             response_ids,
             logprobs,

@@ -17,6 +17,7 @@ from steppo_client.env_client import (
     SessionState,
     StepTaken,
 )
+from steppo_env.catalogue import Catalogue
 from steppo_env.describe import describe, list_tasks, summarize
 from steppo_env.env import AnyEnv
 from steppo_env.errors import (
@@ -31,7 +32,6 @@ from steppo_env.errors import (
     UnknownSession,
     boundary,
 )
-from steppo_env.registry import Catalogue
 from steppo_env.wire import ActionModel, EnvDetail, EnvSummary, TaskPage, read_action
 
 __all__ = ["LocalEnvClient"]

@@ -8,7 +8,7 @@ from importlib.metadata import version
 import anyio
 from fastapi import FastAPI
 
-from steppo_env.registry import Catalogue
+from steppo_env.catalogue import Catalogue
 from steppo_server.body import BodyLimit
 from steppo_server.documented import any_problem
 from steppo_server.problems import install_handlers

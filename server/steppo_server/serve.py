@@ -14,8 +14,8 @@ import typer
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
+from steppo_env.catalogue import Catalogue
 from steppo_env.errors import InvalidInput, SteppoError
-from steppo_env.registry import Catalogue
 from steppo_server.app import create_app
 from steppo_server.settings import ServerSettings, read_settings
 

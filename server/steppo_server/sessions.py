@@ -10,6 +10,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
+from steppo_env.catalogue import Catalogue
 from steppo_env.env import AnyEnv
 from steppo_env.errors import (
     CapacityExceeded,
@@ -22,7 +23,6 @@ from steppo_env.errors import (
     boundary,
 )
 from steppo_env.mdp import Action
-from steppo_env.registry import Catalogue
 from steppo_env.wire import ActionModel, CreateSession, ExpertReply, StepRequest, read_action
 from steppo_server.session import Session, action_key, creation_key
 from steppo_server.settings import ServerSettings

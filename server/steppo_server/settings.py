@@ -1,6 +1,5 @@
 """The server's settings: defaults < the [server] table of a TOML file < STEPPO_SERVER_* < flags."""
 
-import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from steppo_env.errors import InvalidInput, MissingData
+from steppo_env.config_file import read_config_table
+from steppo_env.errors import InvalidInput
 from steppo_env.tools import explain
 
 __all__ = ["ServerSettings", "read_settings"]
@@ -62,7 +62,7 @@ def read_settings(path: Path | None, flags: Mapping[str, object]) -> ServerSetti
         MissingData: The file cannot be read.
         InvalidInput: A value is out of bounds, a name unknown, or the address is open to others.
     """
-    table = _server_table(path) if path is not None else {}
+    table = read_config_table(path, "server") if path is not None else {}
     given = {name: value for name, value in flags.items() if value is not None}
     # The environment stands between file and flags: what it sets must override the table.
     from_environment = _checked({}, "the variables STEPPO_SERVER_*").model_dump(exclude_unset=True)
@@ -82,19 +82,3 @@ def _checked(values: Mapping[str, Any], where: str) -> ServerSettings:
         return ServerSettings(**values)
     except ValidationError as error:
         raise InvalidInput(f"{where}: {explain(error)}") from None
-
-
-def _server_table(path: Path) -> dict[str, object]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MissingData(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidInput(f"{path} is not TOML: {error}") from error
-    unknown = sorted(set(document) - {"server", "environments"})
-    if unknown:
-        raise InvalidInput(f"{path} has [server] and [environments.*], not {', '.join(unknown)}")
-    table = document.get("server", {})
-    if not isinstance(table, dict):
-        raise InvalidInput(f"{path}: server is a table")
-    return table

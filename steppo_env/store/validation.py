@@ -13,7 +13,16 @@ from pydantic import JsonValue
 from steppo_env.errors import InvalidInput
 from steppo_env.mdp import Step, StopReason, Trajectory
 
-__all__ = ["check_integer", "check_number", "check_text", "check_trajectory", "is_text"]
+__all__ = [
+    "LOGPROB_ROUNDING",
+    "MAX_TOKEN_ID",
+    "MISSING_LOGPROB",
+    "check_integer",
+    "check_number",
+    "check_text",
+    "check_trajectory",
+    "is_text",
+]
 
 MAX_INTEGER = 2**63 - 1
 """Databases hold signed 64-bit integers."""

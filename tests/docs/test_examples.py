@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -74,22 +74,8 @@ def test_shell_examples_of_the_readme_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """Serve every environment on a free port, stopped by its own handle."""
-    command = [STEPPO, "serve", "--port", "0"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().removeprefix("serving ").strip()
-    finally:
-        process.terminate()
-        process.wait(15)
-        process.stdout.close()
-
-
-def test_curl_examples_get_what_they_ask_for(server: str) -> None:
+def test_curl_examples_get_what_they_ask_for(serve: Callable[[], str]) -> None:
+    server = serve()
     lines = [line for _, line in shell_lines("curl ")]
     assert len(lines) >= 4
     for line in lines:

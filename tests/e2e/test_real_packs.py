@@ -1,9 +1,7 @@
 """The main job on real data: an agent plays over HTTP, and its steps lie in the store."""
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from subprocess import PIPE, Popen
 
 import anyio
 import pytest
@@ -19,8 +17,8 @@ from steppo_client import (
     SamplerConfig,
     list_task_refs,
 )
+from steppo_env.catalogue import Catalogue
 from steppo_env.mdp import Trajectory
-from steppo_env.registry import Catalogue
 from steppo_env.store import TrajectoryFilter, open_store, transcript
 
 DATA = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "data"
@@ -49,18 +47,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(config: Path) -> Iterator[str]:
+def server(config: Path, serve: Callable[..., str]) -> str:
     """Serve the variants from a process of its own."""
-    command = [sys.executable, "-m", "steppo_client", "serve", "--port", "0"]
-    with (config.parent / "log").open("w") as log:
-        process = Popen([*command, "--config", str(config)], stdout=PIPE, stderr=log, text=True)
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().removeprefix("serving ").strip()
-    finally:
-        process.terminate()
-        process.wait(15)
-        process.stdout.close()
+    return serve("--config", str(config))
 
 
 async def play(client: EnvClient, name: str, policy: Policy, num_tasks: int) -> list[Trajectory]:

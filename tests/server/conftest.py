@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from steppo_env import registry
+from steppo_env.catalogue import Catalogue
 from steppo_env.env import StepEnv
 from steppo_env.mdp import Action, Message, Observation, Outcome, Task
 from steppo_env.options import EnvOptions
-from steppo_env.registry import Catalogue, env_class
+from steppo_env.registry import env_class
 from steppo_env.tasks import ListedTasks
 from steppo_server.app import create_app
 from steppo_server.settings import ServerSettings

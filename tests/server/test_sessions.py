@@ -11,6 +11,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from steppo_env.catalogue import Catalogue
 from steppo_env.errors import (
     CapacityExceeded,
     DeadlineExceeded,
@@ -25,7 +26,6 @@ from steppo_env.errors import (
     UnknownTask,
 )
 from steppo_env.mdp import Action
-from steppo_env.registry import Catalogue
 from steppo_env.wire import (
     ActionModel,
     CreateSession,

@@ -13,10 +13,16 @@ import numpy as np
 from pydantic import JsonValue
 
 from steppo_env import Action, EnvOptions, ListedTasks, OperatorOnly, StepEnv, Task, parse_text
+from steppo_env.errors import Conflict
 from steppo_env.mdp import Message, Observation, Outcome
 
 WORDS = ("amber", "birch", "cedar", "damson", "elder")
 OptionsT = TypeVar("OptionsT", bound=EnvOptions)
+
+
+def _impose(cls: type, name: str, value: object) -> None:
+    """Give a class what StepEnv keeps final and would refuse in the class's body."""
+    setattr(cls, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +156,12 @@ class OwnStep(Good):
 
     env_id = "stub/OwnStep-v0"
 
-    def advance(self, action: Action | str) -> Outcome:  # type: ignore[misc]
-        return super().advance(action)
+
+def _own_advance(env: OwnStep, action: Action | str) -> Outcome:
+    return StepEnv.advance(env, action)
+
+
+_impose(OwnStep, "advance", _own_advance)
 
 
 class MislabelledTasks(Good):
@@ -268,8 +278,14 @@ class NoPenalty(Good):
 
     env_id = "stub/NoPenalty-v0"
 
-    def _reward_terms(self, outcome: Outcome, *, is_malformed: bool) -> dict[str, float]:
-        return dict(outcome.reward_terms)
+
+def _lenient_advance(env: NoPenalty, action: Action | str) -> Outcome:
+    outcome = StepEnv.advance(env, action)
+    terms = {name: term for name, term in outcome.reward_terms.items() if name != "malformed"}
+    return replace(outcome, reward_terms=terms)
+
+
+_impose(NoPenalty, "advance", _lenient_advance)
 
 
 class OwnLimit(Good):
@@ -288,8 +304,12 @@ class NoLimit(Good):
 
     env_id = "stub/NoLimit-v0"
 
-    def _complete(self, episode: Any, action: Action, outcome: Outcome) -> Outcome:
-        return replace(super()._complete(episode, action, outcome), truncated=False)
+
+def _endless_advance(env: NoLimit, action: Action | str) -> Outcome:
+    return replace(StepEnv.advance(env, action), truncated=False)
+
+
+_impose(NoLimit, "advance", _endless_advance)
 
 
 class SelfStarting(Good):
@@ -297,10 +317,16 @@ class SelfStarting(Good):
 
     env_id = "stub/SelfStarting-v0"
 
-    def advance(self, action: Action | str) -> Outcome:  # type: ignore[misc]
-        if self._episode is None or self.has_ended:
-            self.start("dev-0", 0)
-        return super().advance(action)
+
+def _starting_advance(env: SelfStarting, action: Action | str) -> Outcome:
+    try:
+        return StepEnv.advance(env, action)
+    except Conflict:
+        env.start("dev-0", 0)
+        return StepEnv.advance(env, action)
+
+
+_impose(SelfStarting, "advance", _starting_advance)
 
 
 class ShortMemory(Good):
@@ -317,10 +343,13 @@ class Rewriting(Good):
 
     env_id = "stub/Rewriting-v0"
 
-    def _complete(self, episode: Any, action: Action, outcome: Outcome) -> Outcome:
-        done = super()._complete(episode, action, outcome)
-        messages = done.observation.messages[1:]
-        return replace(done, observation=replace(done.observation, messages=messages))
+
+def _rewritten(env: Rewriting) -> Observation:
+    current: Observation = StepEnv.observation.fget(env)  # type: ignore[attr-defined]
+    return replace(current, messages=current.messages[env.num_steps :])
+
+
+_impose(Rewriting, "observation", property(_rewritten))
 
 
 class Leaky(Good):

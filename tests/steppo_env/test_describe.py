@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from steppo_env.catalogue import EnvSpec
 from steppo_env.describe import describe, list_tasks, summarize
 from steppo_env.errors import InvalidInput, InvalidOptions, MissingDependency, UnknownTask
-from steppo_env.registry import EnvSpec
 from steppo_env.wire import EnvSummary, TaskPage
 
 Install = Callable[..., None]

@@ -12,6 +12,7 @@ import gymnasium
 import pytest
 
 from steppo_env import Catalogue, make, register_with_gymnasium, registered_ids
+from steppo_env.catalogue import EnvSpec
 from steppo_env.errors import (
     EnvError,
     InvalidInput,
@@ -21,7 +22,7 @@ from steppo_env.errors import (
     SteppoError,
     UnknownEnvironment,
 )
-from steppo_env.registry import EnvSpec, env_class
+from steppo_env.registry import env_class
 from steppo_keydoor import KeyDoor
 
 Install = Callable[..., None]
@@ -245,7 +246,7 @@ def test_a_relative_path_is_looked_for_beside_the_file_and_then_here(
     ("text", "error", "message"),
     [
         ("[environments", InvalidInput, "is not TOML"),
-        ("environments = 3", InvalidInput, "environments is a table of tables"),
+        ("environments = 3", InvalidInput, "environments is a table, not 3"),
         ("environments.x = 3", InvalidInput, 'needs env_id = "steppo/..."'),
         ("[environments.x]\noptions.size = 3", InvalidInput, "needs env_id"),
         ("[environments.x]\nenv_id = 3", InvalidInput, "needs env_id"),

@@ -15,8 +15,8 @@ from rich.console import Console
 from steppo_client.env_client import EnvClient
 from steppo_client.http_client import HttpEnvClient
 from steppo_client.local_client import LocalEnvClient
+from steppo_env.catalogue import Catalogue
 from steppo_env.errors import InvalidInput
-from steppo_env.registry import Catalogue
 from steppo_env.store import TrajectoryStore, open_store
 
 __all__ = [

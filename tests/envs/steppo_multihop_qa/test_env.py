@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steppo_env.catalogue import EnvSpec
 from steppo_env.errors import InvalidOptions, MissingData
 from steppo_env.mdp import Action, Observation, Outcome, ToolCall
-from steppo_env.registry import EnvSpec
 from steppo_env.testing import expert_action, play
 from steppo_multihop_qa import MultihopQA
 

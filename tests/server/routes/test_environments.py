@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from steppo_env import registry
-from steppo_env.registry import Catalogue, registered_ids
+from steppo_env.catalogue import Catalogue
+from steppo_env.registry import registered_ids
 
 if TYPE_CHECKING:
     from tests.server.conftest import Control, Serving

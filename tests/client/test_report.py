@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+
+from steppo_client import SamplerConfig
+from steppo_client.report import write_report
+from steppo_client.run import RunPlan
+from steppo_client.summary import Result, summarize_results
+
+PLAN = RunPlan("eval", ["e"], "dev", 2, SamplerConfig("run-1", seed=3, group_size=2), {"size": 5})
+
+
+def result(success: bool, failure: str | None = None, kind: str = "a|b\nc") -> Result:
+    return Result(
+        env_id="e",
+        group_id="g",
+        labels={"kind": kind},
+        success=success,
+        return_=float(success),
+        num_steps=2,
+        terminated=failure is None,
+        truncated=False,
+        failure=failure,
+        error=failure,
+        metrics={"f1": 0.25},
+        fingerprint=b"x",
+    )
+
+
+def test_the_json_holds_what_was_run_and_what_came_of_it(tmp_path: Path) -> None:
+    reports = summarize_results([result(True), result(False), result(False, "deadline")])
+    write_report(tmp_path, PLAN, "chat:modèle", reports)
+    document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+
+    assert document["environments"] == {"e": reports["e"].to_json()}
+    del document["environments"]
+    assert document == {
+        "run_id": "run-1",
+        "policy": "chat:modèle",
+        "split": "dev",
+        "num_tasks": 2,
+        "num_samples": 2,
+        "seed": 3,
+        "options": {"size": 5},
+    }
+
+
+def test_the_markdown_says_the_same_and_its_tables_hold(tmp_path: Path) -> None:
+    reports = summarize_results([result(True), result(False), result(False, "deadline")])
+    write_report(tmp_path, PLAN, "p", reports)
+    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
+
+    assert "| e | 3 | 0.500 | 0.095 to 0.905 | 0.500 | 2.000 | 0 | 1 |" in lines
+    assert "- f1: 0.2500" in lines
+    assert "- pass@2: 1.0000" in lines
+    assert "- ended by deadline: 1" in lines
+    assert "| a\\|b c | 2 | 0.500 | 0.500 |" in lines
+    assert f"- digest of all trajectories: `{reports['e'].digest}`" in lines
+
+
+def test_nothing_but_failures_makes_a_report_without_rates(tmp_path: Path) -> None:
+    write_report(tmp_path, PLAN, "p", summarize_results([result(False, "env_error")]))
+
+    assert "| e | 1 | - | 0.000 to 1.000 | - | - | 0 | 1 |" in (tmp_path / "report.md").read_text()

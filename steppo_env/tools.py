@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from typing import cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
 from steppo_env.mdp import ToolCall, ToolSpec
 
 __all__ = ["Rejection", "Tool", "ToolArguments", "Toolbox", "explain"]
+
+
+MAX_SHOWN = 60
+"""Longest value that an error tells, in characters."""
 
 
 class ToolArguments(BaseModel):
@@ -75,14 +80,28 @@ class Toolbox:
 
 
 def explain(error: ValidationError, limit: int = 5) -> str:
-    """Return a validation error on one line: `path: what was expected`, at most `limit` of them."""
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    """Return a validation error on one line: `path: what was expected, got what came`.
+
+    Args:
+        limit: Most faults that are told; the others are counted.
+    """
+    errors = error.errors(include_url=False, include_context=False)
     # A path can hold a key that somebody made up, of any length.
     paths = [".".join(map(str, item["loc"]))[:80] or "value" for item in errors]
-    lines = [f"{path}: {item['msg']}" for path, item in zip(paths, errors)]
+    lines = [f"{path}: {item['msg']}{_came(item)}" for path, item in zip(paths, errors)]
     if len(lines) > limit:
         lines = [*lines[:limit], f"and {len(lines) - limit} more"]
     return "; ".join(lines)
+
+
+def _came(fault: ErrorDetails) -> str:
+    """Return what came in place of what was expected, where it is short enough to tell."""
+    value = fault["input"]
+    tells_enough = fault["type"] in ("missing", "extra_forbidden", "json_invalid", "value_error")
+    if tells_enough or not isinstance(value, str | int | float | None):
+        return ""
+    shown = repr(value)
+    return f", got {shown if len(shown) <= MAX_SHOWN else shown[:MAX_SHOWN] + '...'}"
 
 
 def _untitled(schema: JsonValue) -> JsonValue:

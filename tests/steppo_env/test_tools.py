@@ -78,16 +78,29 @@ def test_arguments_are_read_as_json() -> None:
     ("arguments", "detail"),
     [
         ({}, "tool search: query: Field required"),
-        ({"query": 7}, "tool search: query: Input should be a valid string"),
-        ({"query": ""}, "tool search: query: String should have at least 1 character"),
-        ({"query": None}, "tool search: query: Input should be a valid string"),
-        ({"query": "a", "weight": "1"}, "tool search: weight: Input should be a valid number"),
+        ({"query": 7}, "tool search: query: Input should be a valid string, got 7"),
+        ({"query": ""}, "tool search: query: String should have at least 1 character, got ''"),
+        ({"query": None}, "tool search: query: Input should be a valid string, got None"),
+        (
+            {"query": "a", "weight": "1"},
+            "tool search: weight: Input should be a valid number, got '1'",
+        ),
         (
             {"query": "a", "years": ["1984"]},
-            "tool search: years.0: Input should be a valid integer",
+            "tool search: years.0: Input should be a valid integer, got '1984'",
         ),
-        ({"query": "a", "years": [True]}, "tool search: years.0: Input should be a valid integer"),
-        ({"query": "a", "order": "best"}, "tool search: order: Input should be 'new' or 'old'"),
+        (
+            {"query": "a", "years": [True]},
+            "tool search: years.0: Input should be a valid integer, got True",
+        ),
+        (
+            {"query": "a", "order": "best"},
+            "tool search: order: Input should be 'new' or 'old', got 'best'",
+        ),
+        (
+            {"query": "a", "order": "x" * 99},
+            f"tool search: order: Input should be 'new' or 'old', got '{'x' * 59}...",
+        ),
         ({"q": 1}, "tool search: query: Field required; q: Extra inputs are not permitted"),
     ],
 )

@@ -8,6 +8,7 @@ import logging
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
+import stamina.instrumentation
 import typer
 
 from steppo_client.cli import demo, environments, evaluate, play, rollout, store
@@ -20,6 +21,8 @@ COMMAND_GROUP = "steppo_client.commands"
 
 EXIT_BAD_INPUT = 2
 TAKES_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+logger = logging.getLogger("steppo")
 
 
 def build_app(arguments: list[str]) -> typer.Typer:
@@ -64,9 +67,15 @@ def _add(app: typer.Typer, point: EntryPoint) -> None:
         app.command(point.name, context_settings=TAKES_ANYTHING)(missing)
 
 
+def _say_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    reason = " ".join(str(details.caused_by).split())
+    logger.warning("%s; attempt %d in %.1f s", reason, details.retry_num + 1, details.wait_for)
+
+
 def main() -> None:
     """Run the command line; always ends in SystemExit."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    stamina.instrumentation.set_on_retry_hooks([_say_retry])
     app = build_app(sys.argv[1:])
     try:
         app()

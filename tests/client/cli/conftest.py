@@ -12,6 +12,22 @@ import pytest
 from steppo_client.cli import main
 from steppo_client.cli.common import paper, screen
 
+_INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from steppo_client.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def interruptible() -> list[str]:
+    """Return the command line that Ctrl-C ends, as in a terminal.
+
+    A test run that a script put into the background has SIGINT ignored, and so have its children.
+    """
+    return [sys.executable, "-u", "-c", _INTERRUPTIBLE]
+
 
 @dataclass(frozen=True)
 class Done:

@@ -1,7 +1,6 @@
 import os
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from typing import Any
 
@@ -84,9 +83,9 @@ def test_bad_input_is_an_error_of_one_line(steppo: Any) -> None:
     assert "seed" in steppo("play", KEYDOOR, "--seed", 2**63).error
 
 
-def test_ctrl_c_ends_it_at_once_while_it_waits_for_a_line() -> None:
+def test_ctrl_c_ends_it_at_once_while_it_waits_for_a_line(interruptible: list[str]) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "steppo_client", "play", KEYDOOR],
+        [*interruptible, "play", KEYDOOR],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -1,6 +1,5 @@
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -131,9 +130,11 @@ def test_a_run_id_used_before_is_refused(steppo: Any, tmp_path: Path) -> None:
     assert "run 'r1' is stored" in steppo(*arguments, "--store", store).error
 
 
-def test_ctrl_c_is_quick_and_keeps_what_is_finished(tmp_path: Path) -> None:
+def test_ctrl_c_is_quick_and_keeps_what_is_finished(
+    tmp_path: Path, interruptible: list[str]
+) -> None:
     url = f"sqlite:///{tmp_path / 'run.db'}"
-    command = [sys.executable, "-m", "steppo_client", "rollout", KEYDOOR, "--store", url]
+    command = [*interruptible, "rollout", KEYDOOR, "--store", url]
     with subprocess.Popen(
         [*command, "--tasks", "512", "--group-size", "1000", "--run-id", "r1"],
         stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := steppo_env envs server client tests
+SOURCES := steppo_env envs server client tests benchmarks docs/figures
 
 .PHONY: install demo test lint types imports wheel ci clean
 

@@ -36,17 +36,17 @@ def _markdown(plan: RunPlan, policy: str, reports: Mapping[str, EnvSummaryReport
         f"{plan.num_tasks} tasks x {plan.sampler.group_size} samples, seed {plan.sampler.seed}.",
         f"Run `{plan.sampler.run_id}`. Rates leave out episodes that infrastructure ended.",
         "",
-        "| environment | episodes | success | 95% CI | return | steps | truncated | failed |",
-        "|---|---|---|---|---|---|---|---|",
+        "| environment | episodes | success | 95% CI | return | 95% CI | steps | truncated | failed |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, report in reports.items():
-        low, high = report.success_ci95
         cells = [
             name,
             str(report.episodes),
             _number(report.success_rate),
-            f"{low:.3f} to {high:.3f}",
+            _range(report.success_ci95),
             _number(report.mean_return),
+            _range(report.mean_return_ci95),
             _number(report.mean_steps),
             str(report.truncated),
             str(report.failed),
@@ -60,6 +60,7 @@ def _markdown(plan: RunPlan, policy: str, reports: Mapping[str, EnvSummaryReport
 def _details(report: EnvSummaryReport) -> list[str]:
     lines = [f"- {name}: {value:.4f}" for name, value in report.metrics.items()]
     lines += [f"- pass@{k}: {value:.4f}" for k, value in report.pass_at_k.items()]
+    lines += [f"- pass^{k}: {value:.4f}" for k, value in report.pass_hat_k.items()]
     lines += [f"- ended by {reason}: {count}" for reason, count in report.failures.items()]
     lines.append(f"- digest of all trajectories: `{report.digest}`")
     for label, rows in report.by_label.items():
@@ -77,3 +78,7 @@ def _cell(text: str) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"

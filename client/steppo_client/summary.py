@@ -1,14 +1,15 @@
 """What a run says: success, return and length by environment, weighted by trajectory."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from pydantic import JsonValue
 
+from steppo_env.errors import InvalidInput
 from steppo_env.mdp import Trajectory
-from steppo_env.metrics import pass_at_k, wilson_interval
+from steppo_env.metrics import bootstrap_interval, pass_at_k, pass_hat_k, wilson_interval
 from steppo_env.store import digest_of, fingerprint
 
 __all__ = ["EnvSummaryReport", "Result", "result_of", "summarize_results"]
@@ -70,6 +71,13 @@ class EnvSummaryReport:
 
     Rates and means are over the episodes that infrastructure did not end: a failure is not a reward
     of 0. `digest` is equal exactly when two runs gave the same trajectories, in any order.
+
+    Attributes:
+        success_ci95: Wilson's interval, which takes episodes to be independent.
+        mean_return_ci95: Bootstrap interval over tasks, whose samples are not; None with fewer than
+            two tasks, which do not say how tasks differ.
+        pass_at_k: Chance that one of k samples of a task succeeds, for k = 1, 2, 4, ...
+        pass_hat_k: Chance that all of them do.
     """
 
     episodes: int
@@ -77,6 +85,7 @@ class EnvSummaryReport:
     success_rate: float | None
     success_ci95: tuple[float, float]
     mean_return: float | None
+    mean_return_ci95: tuple[float, float] | None
     mean_steps: float | None
     terminated: int
     truncated: int
@@ -84,17 +93,20 @@ class EnvSummaryReport:
     failures: Mapping[str, int]
     metrics: Mapping[str, float]
     pass_at_k: Mapping[str, float]
+    pass_hat_k: Mapping[str, float]
     by_label: Mapping[str, Mapping[str, Mapping[str, float | int]]]
     digest: str
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the report as a JSON object."""
+        interval = self.mean_return_ci95
         return {
             "episodes": self.episodes,
             "steps": self.steps,
             "success_rate": self.success_rate,
             "success_ci95": list(self.success_ci95),
             "mean_return": self.mean_return,
+            "mean_return_ci95": None if interval is None else list(interval),
             "mean_steps": self.mean_steps,
             "terminated": self.terminated,
             "truncated": self.truncated,
@@ -102,6 +114,7 @@ class EnvSummaryReport:
             "failures": dict(self.failures),
             "metrics": dict(self.metrics),
             "pass_at_k": dict(self.pass_at_k),
+            "pass_hat_k": dict(self.pass_hat_k),
             "by_label": {
                 label: {value: dict(row) for value, row in rows.items()}
                 for label, rows in self.by_label.items()
@@ -128,6 +141,7 @@ def _report(results: Sequence[Result]) -> EnvSummaryReport:
         success_rate=num_successes / len(counted) if counted else None,
         success_ci95=wilson_interval(num_successes, len(counted)),
         mean_return=fmean(result.return_ for result in counted) if counted else None,
+        mean_return_ci95=_mean_return_ci95(counted),
         mean_steps=fmean(result.num_steps for result in counted) if counted else None,
         terminated=sum(result.terminated for result in results),
         truncated=sum(result.truncated for result in results),
@@ -136,14 +150,26 @@ def _report(results: Sequence[Result]) -> EnvSummaryReport:
         metrics={
             name: fmean(r.metrics[name] for r in counted if name in r.metrics) for name in names
         },
-        pass_at_k=_pass_at_k(counted),
+        pass_at_k=_by_num_samples(counted, pass_at_k),
+        pass_hat_k=_by_num_samples(counted, pass_hat_k),
         by_label=_by_label(counted),
         digest=digest_of(result.fingerprint for result in results),
     )
 
 
-def _pass_at_k(results: Sequence[Result]) -> dict[str, float]:
-    """Average pass@k over the tasks with at least k samples, for k = 1, 2, 4, ..."""
+def _mean_return_ci95(results: Sequence[Result]) -> tuple[float, float] | None:
+    tasks = [result.group_id for result in results]
+    try:
+        return bootstrap_interval([result.return_ for result in results], clusters=tasks)
+    except InvalidInput:
+        # Fewer than two tasks, or a return too large to compute with: a run still has its report.
+        return None
+
+
+def _by_num_samples(
+    results: Sequence[Result], estimate: Callable[[int, int, int], float]
+) -> dict[str, float]:
+    """Average an estimate over the tasks with at least k samples, for k = 1, 2, 4, ..."""
     outcomes: dict[str, list[bool]] = defaultdict(list)
     for result in results:
         outcomes[result.group_id].append(result.success)
@@ -152,7 +178,7 @@ def _pass_at_k(results: Sequence[Result]) -> dict[str, float]:
     k = 1
     while k <= largest:
         groups = [group for group in outcomes.values() if len(group) >= k]
-        estimates[str(k)] = fmean(pass_at_k(len(group), sum(group), k) for group in groups)
+        estimates[str(k)] = fmean(estimate(len(group), sum(group), k) for group in groups)
         k *= 2
     return estimates
 

@@ -9,10 +9,12 @@ from steppo_client.summary import Result, summarize_results
 PLAN = RunPlan("eval", ["e"], "dev", 2, SamplerConfig("run-1", seed=3, group_size=2), {"size": 5})
 
 
-def result(success: bool, failure: str | None = None, kind: str = "a|b\nc") -> Result:
+def result(
+    success: bool, failure: str | None = None, kind: str = "a|b\nc", task: str = "g"
+) -> Result:
     return Result(
         env_id="e",
-        group_id="g",
+        group_id=task,
         labels={"kind": kind},
         success=success,
         return_=float(success),
@@ -49,15 +51,30 @@ def test_the_markdown_says_the_same_and_its_tables_hold(tmp_path: Path) -> None:
     write_report(tmp_path, PLAN, "p", reports)
     lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
 
-    assert "| e | 3 | 0.500 | 0.095 to 0.905 | 0.500 | 2.000 | 0 | 1 |" in lines
+    assert "| e | 3 | 0.500 | 0.095 to 0.905 | 0.500 | - | 2.000 | 0 | 1 |" in lines
     assert "- f1: 0.2500" in lines
     assert "- pass@2: 1.0000" in lines
+    assert "- pass^1: 0.5000" in lines
+    assert "- pass^2: 0.0000" in lines
     assert "- ended by deadline: 1" in lines
     assert "| a\\|b c | 2 | 0.500 | 0.500 |" in lines
     assert f"- digest of all trajectories: `{reports['e'].digest}`" in lines
+    heading, rule, row = (line.count("|") for line in lines[5:8])
+    assert heading == rule == row
+
+
+def test_the_markdown_says_how_sure_the_mean_return_is(tmp_path: Path) -> None:
+    reports = summarize_results([result(True, task="g"), result(False, task="h")])
+    write_report(tmp_path, PLAN, "p", reports)
+
+    # Of 2 draws from 2 tasks both are the same one with chance 1/4 each.
+    row = "| e | 2 | 0.500 | 0.095 to 0.905 | 0.500 | 0.000 to 1.000 | 2.000 | 0 | 0 |"
+    assert row in (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
 
 
 def test_nothing_but_failures_makes_a_report_without_rates(tmp_path: Path) -> None:
     write_report(tmp_path, PLAN, "p", summarize_results([result(False, "env_error")]))
 
-    assert "| e | 1 | - | 0.000 to 1.000 | - | - | 0 | 1 |" in (tmp_path / "report.md").read_text()
+    assert (
+        "| e | 1 | - | 0.000 to 1.000 | - | - | - | 0 | 1 |" in (tmp_path / "report.md").read_text()
+    )

@@ -98,22 +98,68 @@ def test_numbers_are_those_of_counting_by_hand(found: list[Trajectory]) -> None:
 
 
 @given(st.lists(TRAJECTORIES, min_size=1, max_size=10))
-def test_pass_at_k_is_the_share_of_draws_with_a_success(found: list[Trajectory]) -> None:
+def test_pass_at_k_and_pass_hat_k_are_shares_of_draws(found: list[Trajectory]) -> None:
     groups: dict[str, list[bool]] = {}
     for item in found:
         if item.trainable:
             groups.setdefault(item.task_id, []).append(item.success is True)
-    expected: dict[str, float] = {}
+    expected: dict[str, dict[str, float]] = {"any": {}, "all": {}}
     for k in (1, 2, 4, 8):
-        shares = [
-            fmean(any(draw) for draw in itertools.combinations(group, k))
-            for group in groups.values()
-            if len(group) >= k
+        draws = [
+            list(itertools.combinations(group, k)) for group in groups.values() if len(group) >= k
         ]
-        if shares:
-            expected[str(k)] = fmean(shares)
+        if draws:
+            for name, holds in (("any", any), ("all", all)):
+                expected[name][str(k)] = fmean(fmean(map(holds, each)) for each in draws)
 
-    assert report(*found).pass_at_k == pytest.approx(expected)
+    made = report(*found)
+    assert made.pass_at_k == pytest.approx(expected["any"])
+    assert made.pass_hat_k == pytest.approx(expected["all"])
+
+
+def returning(returns: dict[str, list[float]]) -> list[Trajectory]:
+    """Make one trajectory for each return of each task."""
+    tasks = [task_id for task_id, found in returns.items() for _ in found]
+    rewards = [reward for found in returns.values() for reward in found]
+    return [
+        trajectory(number, task_id=task_id, rewards=(reward,))
+        for number, (task_id, reward) in enumerate(zip(tasks, rewards))
+    ]
+
+
+def test_the_interval_of_the_return_resamples_whole_tasks() -> None:
+    # Of 4 draws from 4 tasks at 0, 0, 1, 1 none is at 1 with chance 1/16, more than 2.5%.
+    spread = report(*returning({"a": [0.0] * 9, "b": [0.0] * 9, "c": [1.0] * 9, "d": [1.0] * 9}))
+    assert spread.mean_return_ci95 == (0.0, 1.0)
+    # The same returns, alike in every task: each mean is 0.5, and tasks do not differ.
+    alike = report(*returning({"a": [0.0, 1.0] * 9, "b": [0.0, 1.0] * 9}))
+    assert alike.mean_return_ci95 == (0.5, 0.5)
+
+
+def test_one_task_does_not_say_how_tasks_differ() -> None:
+    failed = trajectory(9, task_id="b", reason=StopReason.ENV_ERROR)
+    assert report(*returning({"a": [0.0, 1.0]}), failed).mean_return_ci95 is None
+    assert report(failed).mean_return_ci95 is None
+
+
+def test_a_return_beyond_all_bounds_costs_the_interval_and_not_the_report() -> None:
+    made = report(*returning({"a": [1e200], "b": [0.0]}))
+    assert (made.mean_return, made.mean_return_ci95) == (5e199, None)
+
+
+@given(st.lists(TRAJECTORIES, min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_the_report_does_not_depend_on_the_order_in_which_episodes_end(
+    found: list[Trajectory], shuffler: random.Random
+) -> None:
+    shuffled = list(found)
+    shuffler.shuffle(shuffled)
+    made, again = report(*found), report(*shuffled)
+
+    assert made.mean_return_ci95 == again.mean_return_ci95
+    if made.mean_return_ci95 is not None and made.mean_return is not None:
+        low, high = made.mean_return_ci95
+        returns = [item.return_ for item in found if item.trainable]
+        assert min(returns) <= low <= made.mean_return <= high <= max(returns)
 
 
 def test_a_failure_is_no_reward_of_zero() -> None:
@@ -126,7 +172,7 @@ def test_a_failure_is_no_reward_of_zero() -> None:
     assert (made.success_rate, made.mean_return, made.mean_steps) == (1.0, 1.0, 1.0)
     assert (made.episodes, made.steps, made.failed) == (3, 4, 2)
     assert made.failures == {"env_error": 1, "deadline": 1}
-    assert made.pass_at_k == {"1": 1.0}
+    assert (made.pass_at_k, made.pass_hat_k) == ({"1": 1.0}, {"1": 1.0})
 
 
 def test_metrics_are_the_numbers_of_the_last_step() -> None:
@@ -210,3 +256,8 @@ def test_the_json_form_has_every_field() -> None:
     assert document.keys() == set(EnvSummaryReport.__dataclass_fields__)
     assert (document["episodes"], document["success_rate"]) == (1, 1.0)
     assert document["success_ci95"] == list(wilson_interval(1, 1))
+    assert document["mean_return_ci95"] is None
+    assert document["pass_hat_k"] == {"1": 1.0}
+
+    two = report(*returning({"a": [0.0], "b": [1.0]})).to_json()
+    assert two["mean_return_ci95"] == [0.0, 1.0]

@@ -1,6 +1,6 @@
 """How much faster are the credit estimators than plain loops, and does their cost stay linear?
 
-Run with `python -m benchmarks.credit`. The named baseline of each ratio is the loop in `credit_loops.py`:
+Run with `python benchmarks/credit.py`. The named baseline of each ratio is the loop in `credit_loops.py`:
 one trajectory at a time, over Python lists of floats, as one would write the formula down.
 Both sides start from data in their own form (lists here, a `StepBatch` there; what making the batch
 costs is printed), give advantages and returns, and must agree to 1e-9 before anything is timed.

@@ -6,25 +6,15 @@ from steppo_env.credit.credit import Credit
 from steppo_env.credit.layout import StepBatch
 from steppo_env.credit.recurrence import discounted_sums, varying_sums
 from steppo_env.credit.segments import Floats, Piece
+from steppo_env.credit.settings import check_discount
 from steppo_env.errors import InvalidInput
 
 __all__ = [
-    "check_discount",
     "end_values",
     "step_gae",
     "token_gae",
     "token_gae_step_discount",
 ]
-
-
-def check_discount(name: str, value: float) -> None:
-    """Check that a discount or a lambda is in [0, 1].
-
-    Raises:
-        InvalidInput: It is not.
-    """
-    if not 0.0 <= value <= 1.0:
-        raise InvalidInput(f"{name} is in [0, 1], not {value!r}")
 
 
 def end_values(batch: StepBatch) -> Floats:
@@ -105,14 +95,15 @@ def token_gae(batch: StepBatch, gamma: float, lam: float) -> Credit:
     check_discount("lam", lam)
     value, segments, after = _token_values(batch), batch.token_segments, end_values(batch)
     advantages, returns = np.empty_like(value), np.empty_like(value)
+    scratch = np.empty(max(piece.segments.total for piece in segments.pieces))
     # Piece by piece, so that what is made on the way stays in the cache: it is three times faster.
     for piece in segments.pieces:
         own_value = value[piece.elements]
-        delta = piece.segments.shifted(own_value, gamma, after[piece.members])
+        delta = piece.segments.shifted(own_value, gamma, after[piece.members], out=scratch)
         delta -= own_value
         _add_rewards(batch, piece, delta)
         found = advantages[piece.elements]
-        discounted_sums(delta, gamma * lam, piece.segments, out=found)
+        discounted_sums(delta, gamma * lam, piece.segments, out=found, is_scratch=True)
         np.add(found, own_value, out=returns[piece.elements])
     return _token_credit(batch, advantages, returns)
 

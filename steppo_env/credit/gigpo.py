@@ -14,6 +14,7 @@ from steppo_env.credit.group import (
 )
 from steppo_env.credit.layout import StepBatch
 from steppo_env.credit.segments import Integers
+from steppo_env.credit.settings import check_setting
 from steppo_env.errors import InvalidInput
 
 __all__ = ["gigpo"]
@@ -50,6 +51,7 @@ def gigpo(
     >>> gigpo(batch, gamma=0.5, normalize_std=False).advantages
     array([ 0.25, -0.25,  0.  ])
     """
+    check_setting("step_weight", step_weight)
     group = group_of(batch)
     clusters = _clusters(batch, group, similarity)
     returns, counts = trajectory_returns(batch)

@@ -7,10 +7,10 @@ where it is known; G is the number of trajectories in its group.
 import numpy as np
 
 from steppo_env.credit.credit import Credit
-from steppo_env.credit.gae import check_discount
 from steppo_env.credit.layout import StepBatch
 from steppo_env.credit.recurrence import discounted_sums
 from steppo_env.credit.segments import Floats, Integers
+from steppo_env.credit.settings import check_discount, check_setting
 from steppo_env.errors import InvalidInput
 
 __all__ = [
@@ -51,7 +51,7 @@ def returns_to_go(batch: StepBatch, gamma: float) -> tuple[Floats, dict[str, int
     after, counts = known_end_values(batch)
     reward = batch.reward.copy()
     reward[batch.steps.last] += gamma * after
-    return discounted_sums(reward, gamma, batch.steps), counts
+    return discounted_sums(reward, gamma, batch.steps, is_scratch=True), counts
 
 
 def group_of(batch: StepBatch) -> Integers:
@@ -114,6 +114,7 @@ def grpo(batch: StepBatch, eps: float = STD_EPS) -> Credit:
     >>> grpo(batch).advantages.round(4)
     array([ 0.7071, -0.7071])
     """
+    check_setting("eps", eps, least=0.0)
     return _grouped(batch, eps=eps)
 
 

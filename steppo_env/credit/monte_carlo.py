@@ -3,10 +3,11 @@
 import numpy as np
 
 from steppo_env.credit.credit import Credit
-from steppo_env.credit.gae import check_discount, end_values
+from steppo_env.credit.gae import end_values
 from steppo_env.credit.layout import StepBatch
 from steppo_env.credit.recurrence import discounted_sums
 from steppo_env.credit.segments import Floats
+from steppo_env.credit.settings import check_discount
 from steppo_env.errors import InvalidInput
 
 __all__ = ["monte_carlo"]

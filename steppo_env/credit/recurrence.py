@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.linalg import get_lapack_funcs
 
-from steppo_env.credit.segments import PIECE, ROW, Floats, Segments
+from steppo_env.credit.segments import ROW, Floats, Segments
 from steppo_env.errors import SteppoError
 
 __all__ = ["discounted_sums", "varying_sums"]
@@ -20,7 +20,12 @@ CHUNK_WORK = 1 << 18
 
 
 def discounted_sums(
-    x: Floats, coefficient: float, segments: Segments, out: Floats | None = None
+    x: Floats,
+    coefficient: float,
+    segments: Segments,
+    out: Floats | None = None,
+    *,
+    is_scratch: bool = False,
 ) -> Floats:
     """Return y with y_j = x_j + coefficient * y_{j+1}, and y = 0 after each segment's end.
 
@@ -30,8 +35,9 @@ def discounted_sums(
     and there is no Python loop over elements.
 
     Args:
-        x: Shape (total,). It is left as it is.
+        x: Shape (total,).
         out: Where to put the result; None makes a new array.
+        is_scratch: True when `x` may be written over, which saves a copy.
 
     >>> discounted_sums(np.array([1.0, 2.0, 4.0, 8.0]), 0.5, Segments(np.array([3, 1])))
     array([3., 4., 4., 8.])
@@ -39,11 +45,10 @@ def discounted_sums(
     y = np.empty_like(x) if out is None else out
     if segments.longest <= SHORT:
         _short_sums(x, coefficient, segments, y)
-    elif segments.total <= PIECE:
-        _long_sums(x, coefficient, segments, y)
-    else:
-        for piece in segments.pieces:
-            _long_sums(x[piece.elements], coefficient, piece.segments, y[piece.elements])
+        return y
+    for piece in segments.pieces:
+        own = x[piece.elements] if is_scratch else x[piece.elements].copy()
+        _long_sums(own, coefficient, piece.segments, y[piece.elements])
     return y
 
 
@@ -52,30 +57,35 @@ def _short_sums(x: Floats, coefficient: float, segments: Segments, y: Floats) ->
     places, width = segments.padded_places, segments.longest
     rows = np.zeros(len(segments.lengths) * width)
     rows[places] = x
-    product = _times(rows.reshape(-1, width), _matrix(coefficient, width))
-    product.reshape(-1).take(places, out=y, mode="clip")
+    product = np.empty_like(rows)
+    matrix = _matrix(coefficient, width)
+    _times(rows.reshape(-1, width), matrix, product.reshape(-1, width))
+    product.take(places, out=y, mode="clip")
 
 
 def _long_sums(x: Floats, coefficient: float, segments: Segments, y: Floats) -> None:
-    """Fill y: rows of sixteen, those that hold parts of several segments by a product of their own."""
+    """Fill y: rows of sixteen, those that hold parts of several segments by a product of their own.
+
+    What flows into a row from the next one is added to the row's last element, so x is written over.
+    """
     rows, matrix = segments.rows, _matrix(coefficient, ROW)
     full = x[: rows.num_full * ROW].reshape(-1, ROW)
-    mixed = np.where(rows.is_there, x[rows.mixed_places], 0.0)
-    mixed_matrix = np.where(rows.is_together, matrix, 0.0)
+    mixed = x[rows.mixed_places] * rows.is_there
+    mixed_matrix = rows.is_together * matrix
 
     first = np.zeros(rows.num_rows)
     np.einsum("ij,j->i", full, matrix[:, 0].copy(), out=first[: rows.num_full])
     first[rows.mixed] = np.einsum("mi,mi->m", mixed, mixed_matrix[:, :, 0])
-    first = discounted_sums(first, coefficient**ROW, rows.runs)
+    first = discounted_sums(first, coefficient**ROW, rows.runs, is_scratch=True)
     carried = np.zeros(rows.num_rows)
     np.multiply(first[1:], rows.goes_on[:-1], out=carried[:-1])
+    carried *= coefficient
 
-    product = y[: rows.num_full * ROW].reshape(-1, ROW)
-    _times(full, matrix, product, carried)
-    # What comes from the next row reaches element i with coefficient^(16 - i).
-    mixed[:, -1] += coefficient * carried[rows.mixed]
+    full[:, -1] += carried[: rows.num_full]
+    mixed[:, -1] += carried[rows.mixed]
+    _times(full, matrix, y[: rows.num_full * ROW].reshape(-1, ROW))
     mixed_product = np.einsum("mi,mij->mj", mixed, mixed_matrix)
-    y[rows.mixed_places[rows.is_there]] = mixed_product[rows.is_there]
+    y[rows.own_places] = mixed_product.reshape(-1)[rows.own]
 
 
 @lru_cache(maxsize=64)
@@ -88,25 +98,16 @@ def _matrix(coefficient: float, width: int) -> Floats:
     return matrix
 
 
-def _times(
-    rows: Floats, matrix: Floats, product: Floats | None = None, carried: Floats | None = None
-) -> Floats:
-    """Return rows @ matrix, with what is carried into each row from the next one.
+def _times(rows: Floats, matrix: Floats, product: Floats) -> None:
+    """Fill the product of rows and matrix.
 
     In chunks that stay in the cache and are too small for BLAS to start its threads: these cost more
     than they bring here, and a result must not depend on how many there are.
     """
-    if product is None:
-        product = np.empty_like(rows)
     num_rows = CHUNK_WORK // matrix.size
-    # y_j gets c^(width - j) of what is carried: the matrix's last row once more.
-    reach = matrix[-1] * matrix[1, 0] if carried is not None else matrix[-1]
     for start in range(0, len(rows), num_rows):
-        chunk = product[start : start + num_rows]
-        np.matmul(rows[start : start + num_rows], matrix, out=chunk)
-        if carried is not None:
-            chunk += carried[start : start + len(chunk), None] * reach
-    return product
+        chunk = slice(start, start + num_rows)
+        np.matmul(rows[chunk], matrix, out=product[chunk])
 
 
 def varying_sums(x: Floats, coefficients: Floats, segments: Segments) -> Floats:

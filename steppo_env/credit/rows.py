@@ -158,7 +158,8 @@ class Rows:
         rewards: list[Floats] = []
         for (trajectory, step), continuations in values.items():
             place = places.get(trajectory)
-            if place is None or not 0 <= step < self.segments.lengths[place]:
+            is_index = isinstance(step, int | np.integer) and not isinstance(step, bool)
+            if place is None or not is_index or not 0 <= step < self.segments.lengths[place]:
                 raise InvalidInput(f"forks names trajectory {trajectory!r}, step {step!r}: no such")
             for continuation in continuations:
                 found = _floats("forks", continuation)

@@ -88,9 +88,9 @@ class Segments:
         summed: Floats = np.add.reduceat(x, self.first)
         return summed
 
-    def shifted(self, x: Floats, factor: float, after: Floats) -> Floats:
-        """Return factor * x_{j+1} for each element; see `next_of`."""
-        following = np.empty_like(x)
+    def shifted(self, x: Floats, factor: float, after: Floats, out: Floats) -> Floats:
+        """Return factor * x_{j+1} for each element, put into `out`; see `next_of`."""
+        following = out[: self.total]
         np.multiply(x[1:], factor, out=following[:-1])
         following[self.last] = factor * after
         return following
@@ -129,8 +129,9 @@ class Rows:
         goes_on: 1 where a row's last element and the next row's first are of one segment, else 0.
         mixed: The rows that are not 16 elements of one segment, shape (M,).
         mixed_places: Index of each of their elements, shape (M, ROW); beyond the end it is 0.
-        is_there: Which of those are elements at all, shape (M, ROW).
-        is_together: Which pairs of a mixed row's elements are of one segment, shape (M, ROW, ROW).
+        own, own_places: Place in a flat (M * ROW,) and index of those that are elements at all.
+        is_there: 1 where those are elements at all, else 0, shape (M, ROW).
+        is_together: 1 where two elements of a mixed row are of one segment, shape (M, ROW, ROW).
     """
 
     def __init__(self, segments: Segments) -> None:
@@ -144,7 +145,10 @@ class Rows:
         self.goes_on[-1] = 0.0
         self.mixed = np.unique(ends[ends % ROW != 0] // ROW)
         places = self.mixed[:, None] * ROW + np.arange(ROW)[None, :]
-        self.is_there = places < total
-        self.mixed_places = np.where(self.is_there, places, 0)
-        owner = np.where(self.is_there, segments.owner[self.mixed_places], -1)
-        self.is_together = owner[:, :, None] == owner[:, None, :]
+        within = places < total
+        self.is_there = within.astype(np.float64)
+        self.mixed_places = np.where(within, places, 0)
+        self.own_places = places[within]
+        self.own = np.flatnonzero(within)
+        owner = np.where(within, segments.owner[self.mixed_places], -1)
+        self.is_together = (owner[:, :, None] == owner[:, None, :]).astype(np.float64)

@@ -184,3 +184,26 @@ def test_the_package_exports_what_it_says() -> None:
     assert set(SETTINGS) | {"Credit", "StepBatch", "estimate", "normalize", "spread"} <= {
         *credit.__all__
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("grpo", {"eps": -1.0}, "eps is a finite number of at least 0, not -1.0"),
+        ("grpo", {"eps": float("nan")}, "eps is a finite number of at least 0, not nan"),
+        ("gigpo", {"step_weight": float("inf")}, "step_weight is a finite number, not inf"),
+        ("reinforce_pp", {"gamma": "0.9"}, "gamma is a number in"),
+    ],
+)
+def test_a_setting_that_is_no_number_in_its_bounds_is_refused(
+    name: str, settings: dict[str, Any], message: str
+) -> None:
+    batch = credit.StepBatch.from_arrays(
+        trajectory=["a", "b"],
+        step=[0, 0],
+        reward=[1.0, 0.0],
+        group={"a": 1, "b": 1},
+        anchor=["s", "s"],
+    )
+    with pytest.raises(InvalidInput, match=message):
+        credit.estimate(name, batch, **settings)

@@ -5,6 +5,7 @@ where it is known; G is the number of trajectories in its group.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from steppo_env.credit.credit import Credit
 from steppo_env.credit.layout import StepBatch
@@ -76,11 +77,7 @@ def centred(values: Floats, cluster: Integers, *, eps: float | None) -> tuple[Fl
     size = np.bincount(cluster)
     centre = np.bincount(cluster, values) / np.maximum(size, 1)
     difference = values - centre[cluster]
-    low = np.full(len(size), np.inf)
-    high = np.full(len(size), -np.inf)
-    np.minimum.at(low, cluster, values)
-    np.maximum.at(high, cluster, values)
-    difference[(low == high)[cluster]] = 0.0
+    difference[_is_flat(values, cluster)[cluster]] = 0.0
     if eps is not None:
         squares = np.bincount(cluster, difference**2)
         std = np.sqrt(squares / np.maximum(size - 1, 1))
@@ -195,14 +192,20 @@ def _grouped(batch: StepBatch, *, eps: float | None = None) -> Credit:
 def group_counts(returns: Floats, group: Integers) -> dict[str, int]:
     """Return how many groups have one member, and how many have several with equal returns."""
     size = np.bincount(group)
-    low = np.full(len(size), np.inf)
-    high = np.full(len(size), -np.inf)
-    np.minimum.at(low, group, returns)
-    np.maximum.at(high, group, returns)
     return {
         "num_singleton_groups": int((size == 1).sum()),
-        "num_zero_variance_groups": int(((size > 1) & (low == high)).sum()),
+        "num_zero_variance_groups": int(((size > 1) & _is_flat(returns, group)).sum()),
     }
+
+
+def _is_flat(values: Floats, cluster: Integers) -> npt.NDArray[np.bool_]:
+    """Return which clusters have equal values only; their number is that of the largest + 1."""
+    low = np.full(int(cluster.max()) + 1, np.inf)
+    high = np.full(len(low), -np.inf)
+    np.minimum.at(low, cluster, values)
+    np.maximum.at(high, cluster, values)
+    is_flat: npt.NDArray[np.bool_] = low == high
+    return is_flat
 
 
 def _on_steps(

@@ -1,5 +1,6 @@
 """Recorded trajectories as the arguments of `StepBatch.from_arrays`."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,9 +19,7 @@ def arguments_of(
     """Return the arguments that make a batch of whole trajectories."""
     found = list(trajectories)
     ids = [trajectory.trajectory_id for trajectory in found]
-    repeated = (
-        next((item for item in ids if ids.count(item) > 1), None) if _has_twins(ids) else None
-    )
+    repeated = next((item for item, count in Counter(ids).items() if count > 1), None)
     if repeated is not None:
         raise InvalidInput(f"trajectory {repeated} stands twice")
     for trajectory in found:
@@ -38,10 +37,6 @@ def arguments_of(
         "response_length": _response_lengths([step for _, step in steps]),
         "forks": _forks(forks, set(ids)) or None,
     }
-
-
-def _has_twins(ids: Sequence[str]) -> bool:
-    return len(set(ids)) < len(ids)
 
 
 def _check(trajectory: Trajectory) -> None:

@@ -1,6 +1,7 @@
 """The credit estimators as plain loops: what `benchmarks.credit` measures the package against.
 
-One trajectory at a time, over Python lists of floats, as one would write the formulas down.
+One trajectory at a time, as one would write the formulas down. They take and give numpy arrays, as the
+estimators do, and loop over Python floats: over the elements of an array it would take four times as long.
 """
 
 from collections import defaultdict
@@ -9,25 +10,27 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
 GROUP = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One trajectory as lists: an entry a step, and for token_values an entry a step and token."""
+    """One trajectory: an entry a step, and for token_values an array a step."""
 
     group: int
     terminated: bool
     bootstrap_value: float
-    rewards: list[float]
-    values: list[float]
+    rewards: Floats
+    values: Floats
     anchors: list[str]
-    token_values: list[list[float]]
+    token_values: list[Floats]
     forks: list[list[list[float]]]
 
 
-Result = tuple[list[float], list[float]]
+Result = tuple[Floats, Floats]
 """Advantages and returns, trajectory after trajectory, in the order of their steps (or tokens)."""
 
 
@@ -38,13 +41,13 @@ def make_episodes(count: int, rng: np.random.Generator) -> list[Episode]:
 
 def _make_episode(group: int, rng: np.random.Generator) -> Episode:
     steps = int(rng.integers(1, 21))
-    token_values = [rng.normal(size=int(rng.integers(64, 513))).tolist() for _ in range(steps)]
+    token_values = [rng.normal(size=int(rng.integers(64, 513))) for _ in range(steps)]
     return Episode(
         group=group,
         terminated=bool(rng.random() < 0.8),
         bootstrap_value=float(rng.normal()),
-        rewards=rng.normal(size=steps).tolist(),
-        values=[values[0] for values in token_values],
+        rewards=rng.normal(size=steps),
+        values=np.array([values[0] for values in token_values]),
         anchors=[f"room {place}" for place in rng.integers(0, 12, size=steps)],
         token_values=token_values,
         forks=[
@@ -59,17 +62,18 @@ def step_gae(episodes: Sequence[Episode], gamma: float, lam: float) -> Result:
     advantages: list[float] = []
     returns: list[float] = []
     for episode in episodes:
-        found = [0.0] * len(episode.rewards)
+        rewards, values = episode.rewards.tolist(), episode.values.tolist()
+        found = [0.0] * len(rewards)
         carry = 0.0
         next_value = _last_value(episode)
-        for t in reversed(range(len(episode.rewards))):
-            delta = episode.rewards[t] + gamma * next_value - episode.values[t]
+        for t in reversed(range(len(rewards))):
+            delta = rewards[t] + gamma * next_value - values[t]
             carry = delta + gamma * lam * carry
             found[t] = carry
-            next_value = episode.values[t]
+            next_value = values[t]
         advantages += found
-        returns += [a + v for a, v in zip(found, episode.values, strict=True)]
-    return advantages, returns
+        returns += [a + v for a, v in zip(found, values, strict=True)]
+    return np.array(advantages), np.array(returns)
 
 
 def token_gae(episodes: Sequence[Episode], gamma: float, lam: float, by_step: bool) -> Result:
@@ -82,11 +86,11 @@ def token_gae(episodes: Sequence[Episode], gamma: float, lam: float, by_step: bo
         carry = 0.0
         next_value = _last_value(episode)
         for reward, values in zip(
-            reversed(episode.rewards), reversed(episode.token_values), strict=True
+            reversed(episode.rewards.tolist()), reversed(episode.token_values), strict=True
         ):
             discount = gamma ** (1 / len(values)) if by_step else gamma
             decay = discount * (lam ** (1 / len(values)) if by_step else lam)
-            for value in reversed(values):
+            for value in reversed(values.tolist()):
                 carry = reward + discount * next_value - value + decay * carry
                 found.append(carry)
                 targets.append(carry + value)
@@ -94,7 +98,7 @@ def token_gae(episodes: Sequence[Episode], gamma: float, lam: float, by_step: bo
                 reward = 0.0  # it is on the last token, which comes first here
         advantages += reversed(found)
         returns += reversed(targets)
-    return advantages, returns
+    return np.array(advantages), np.array(returns)
 
 
 def reinforce_pp(episodes: Sequence[Episode], gamma: float) -> Result:
@@ -103,17 +107,17 @@ def reinforce_pp(episodes: Sequence[Episode], gamma: float) -> Result:
     for episode in episodes:
         found: list[float] = []
         carry = _last_value(episode)
-        for reward in reversed(episode.rewards):
+        for reward in reversed(episode.rewards.tolist()):
             carry = reward + gamma * carry
             found.append(carry)
         returns += reversed(found)
-    return list(returns), returns
+    return np.array(returns), np.array(returns)
 
 
 def broadcast(episodes: Sequence[Episode]) -> Result:
     """The trajectory's return on each of its steps."""
     returns = [_return(episode) for episode in episodes for _ in episode.rewards]
-    return list(returns), returns
+    return np.array(returns), np.array(returns)
 
 
 def within(
@@ -144,7 +148,7 @@ def over_group(
     for episode, a, total in zip(episodes, found, totals, strict=True):
         advantages += [a] * len(episode.rewards)
         returns += [total] * len(episode.rewards)
-    return advantages, returns
+    return np.array(advantages), np.array(returns)
 
 
 def centred(values: list[float]) -> list[float]:
@@ -171,8 +175,8 @@ def gigpo(episodes: Sequence[Episode], gamma: float) -> Result:
     advantages, _ = over_group(episodes, standardized)
     _, to_go = reinforce_pp(episodes, gamma)
     states = [(episode.group, anchor) for episode in episodes for anchor in episode.anchors]
-    among = within(states, to_go, standardized)
-    return [a + b for a, b in zip(advantages, among, strict=True)], to_go
+    among = within(states, to_go.tolist(), standardized)
+    return np.array([a + b for a, b in zip(advantages.tolist(), among, strict=True)]), to_go
 
 
 def monte_carlo(episodes: Sequence[Episode], gamma: float) -> Result:
@@ -187,10 +191,10 @@ def monte_carlo(episodes: Sequence[Episode], gamma: float) -> Result:
                 total += sum(gamma**k * reward for k, reward in enumerate(rewards))
             values.append(total / len(forks))
         values.append(_last_value(episode))
-        targets = [r + gamma * values[t + 1] for t, r in enumerate(episode.rewards)]
+        targets = [r + gamma * values[t + 1] for t, r in enumerate(episode.rewards.tolist())]
         advantages += [target - values[t] for t, target in enumerate(targets)]
         returns += targets
-    return advantages, returns
+    return np.array(advantages), np.array(returns)
 
 
 def _last_value(episode: Episode) -> float:
@@ -198,4 +202,4 @@ def _last_value(episode: Episode) -> float:
 
 
 def _return(episode: Episode) -> float:
-    return sum(episode.rewards) + _last_value(episode)
+    return float(sum(episode.rewards.tolist())) + _last_value(episode)

@@ -93,18 +93,19 @@ def token_gae(batch: StepBatch, gamma: float, lam: float) -> Credit:
     """
     check_discount("gamma", gamma)
     check_discount("lam", lam)
-    value, segments, after = _token_values(batch), batch.token_segments, end_values(batch)
+    value, segments = _token_values(batch), batch.token_segments
+    after, decay = gamma * end_values(batch), gamma * lam
     advantages, returns = np.empty_like(value), np.empty_like(value)
     scratch = np.empty(max(piece.segments.total for piece in segments.pieces))
-    # Piece by piece, so that what is made on the way stays in the cache: it is three times faster.
+    # The returns G = A + V obey G_t = r_t + (gamma - gamma lam) V_{t+1} + gamma lam G_{t+1}, which takes
+    # one pass less than A. Piece by piece, so that what is made on the way stays in the cache.
     for piece in segments.pieces:
         own_value = value[piece.elements]
-        delta = piece.segments.shifted(own_value, gamma, after[piece.members], out=scratch)
-        delta -= own_value
-        _add_rewards(batch, piece, delta)
-        found = advantages[piece.elements]
-        discounted_sums(delta, gamma * lam, piece.segments, out=found, is_scratch=True)
-        np.add(found, own_value, out=returns[piece.elements])
+        drive = piece.segments.shifted(own_value, gamma - decay, after[piece.members], out=scratch)
+        _add_rewards(batch, piece, drive)
+        found = returns[piece.elements]
+        discounted_sums(drive, decay, piece.segments, out=found, is_scratch=True)
+        np.subtract(found, own_value, out=advantages[piece.elements])
     return _token_credit(batch, advantages, returns)
 
 
@@ -150,12 +151,12 @@ def _token_values(batch: StepBatch) -> Floats:
     )
 
 
-def _add_rewards(batch: StepBatch, piece: Piece, delta: Floats) -> None:
+def _add_rewards(batch: StepBatch, piece: Piece, x: Floats) -> None:
     """Add the reward on each token, in place: a step's own is on the last one of its response."""
     steps = slice(batch.offsets[piece.members.start], batch.offsets[piece.members.stop])
-    delta[batch.responses.last[steps] - piece.elements.start] += batch.own_reward[steps]
+    x[batch.responses.last[steps] - piece.elements.start] += batch.own_reward[steps]
     if batch.token_reward is not None:
-        delta += batch.token_reward[piece.elements]
+        x += batch.token_reward[piece.elements]
 
 
 def _token_credit(batch: StepBatch, advantages: Floats, returns: Floats) -> Credit:

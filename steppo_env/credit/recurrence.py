@@ -17,6 +17,8 @@ SHORT = 32
 """Longest segment that is one row of its own."""
 CHUNK_WORK = 1 << 18
 """Multiplications of one matrix product: below the size from which BLAS starts its threads."""
+VECTOR_WORK = 1 << 13
+"""The same for a product with a vector."""
 
 
 def discounted_sums(
@@ -74,7 +76,7 @@ def _long_sums(x: Floats, coefficient: float, segments: Segments, y: Floats) -> 
     mixed_matrix = rows.is_together * matrix
 
     first = np.zeros(rows.num_rows)
-    np.einsum("ij,j->i", full, matrix[:, 0].copy(), out=first[: rows.num_full])
+    _times(full, matrix[:, :1], first[: rows.num_full, None])
     first[rows.mixed] = np.einsum("mi,mi->m", mixed, mixed_matrix[:, :, 0])
     first = discounted_sums(first, coefficient**ROW, rows.runs, is_scratch=True)
     carried = np.zeros(rows.num_rows)
@@ -104,7 +106,7 @@ def _times(rows: Floats, matrix: Floats, product: Floats) -> None:
     In chunks that stay in the cache and are too small for BLAS to start its threads: these cost more
     than they bring here, and a result must not depend on how many there are.
     """
-    num_rows = CHUNK_WORK // matrix.size
+    num_rows = (CHUNK_WORK if matrix.shape[1] > 1 else VECTOR_WORK) // matrix.size
     for start in range(0, len(rows), num_rows):
         chunk = slice(start, start + num_rows)
         np.matmul(rows[chunk], matrix, out=product[chunk])

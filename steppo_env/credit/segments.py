@@ -89,10 +89,10 @@ class Segments:
         return summed
 
     def shifted(self, x: Floats, factor: float, after: Floats, out: Floats) -> Floats:
-        """Return factor * x_{j+1} for each element, put into `out`; see `next_of`."""
+        """Return factor * x_{j+1} for each element, and `after` for the last of each, put into `out`."""
         following = out[: self.total]
         np.multiply(x[1:], factor, out=following[:-1])
-        following[self.last] = factor * after
+        following[self.last] = after
         return following
 
     def next_of(self, x: Floats, after: Floats) -> Floats:

@@ -39,7 +39,7 @@ def test_a_loop_equals_the_package(name: str) -> None:
 @pytest.mark.parametrize("name", benchmark.CASES)
 def test_a_difference_would_be_seen(name: str) -> None:
     first = EPISODES[0]
-    rewards = [first.rewards[0] + 1e-6, *first.rewards[1:]]
+    rewards = np.concatenate([first.rewards[:1] + 1e-6, first.rewards[1:]])
     forks = [[[r + 1e-6 for r in fork] for fork in forks] for forks in first.forks]
     other = [replace(first, rewards=rewards, forks=forks), *EPISODES[1:]]
     assert benchmark.difference(name, benchmark.lay_out(EPISODES), other) > 1e-9

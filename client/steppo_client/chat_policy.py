@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from steppo_client.policy import Policy, Sample, Turn
-from steppo_client.urls import check_url
+from steppo_services.urls import check_url
 from steppo_env.errors import PolicyError
 from steppo_env.mdp import Usage
 from steppo_env.wire import ActionModel, MessageModel, ToolModel

@@ -22,7 +22,7 @@ from steppo_client.env_client import (
     SessionState,
     StepTaken,
 )
-from steppo_client.urls import check_url
+from steppo_services.urls import check_url
 from steppo_env.errors import (
     CapacityExceeded,
     InvalidInput,

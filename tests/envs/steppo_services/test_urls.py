@@ -1,6 +1,6 @@
 import pytest
 
-from steppo_client.urls import check_url
+from steppo_services.urls import check_url
 from steppo_env.errors import InvalidInput
 
 

@@ -1,7 +1,7 @@
 """PaperSearch: find the papers that answer a request, by searching and by following citations."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -9,13 +9,13 @@ from pydantic import JsonValue
 
 from steppo_env.env import StepEnv
 from steppo_env.mdp import Action, IssueKind, Message, Observation, Outcome
-from steppo_env.metrics import retrieval_score
 from steppo_env.tools import Rejection
 from steppo_paper_search.episode import Episode
 from steppo_paper_search.expert import expert_action, steps_to_go
-from steppo_paper_search.library import Library, View, load_library
+from steppo_paper_search.library import MAX_CALLS, View, Window
+from steppo_paper_search.opening import open_judge, open_library
+from steppo_paper_search.options import PaperSearchOptions
 from steppo_paper_search.prompts import (
-    MAX_CALLS,
     TOOLBOX,
     Expand,
     Search,
@@ -26,13 +26,11 @@ from steppo_paper_search.prompts import (
     system_prompt,
 )
 from steppo_paper_search.retrieval import query_key
+from steppo_paper_search.rewards import list_facts, reward_terms
 from steppo_paper_search.selector import Selector, make_selector
-from steppo_paper_search.tasks import PaperSearchOptions, PaperTask, PaperTasks, paper_tasks
+from steppo_paper_search.tasks import PaperTask, PaperTasks, paper_tasks
 
 __all__ = ["PaperSearch"]
-
-CUTS = (None, 100, 50, 25)
-"""The ranks at which the list is scored; None is all of it."""
 
 ANSWER_FORM = (
     "write <answer>done</answer> for all listed papers, or ids of listed papers separated by commas"
@@ -56,11 +54,15 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
 
     @classmethod
     def load_tasks(cls, options: PaperSearchOptions) -> PaperTasks:
-        return paper_tasks(options)
+        tasks = paper_tasks(options)
+        # A bad address is told to who makes the environment, not to the first episode.
+        open_library(options)
+        open_judge(options)
+        return tasks
 
     def begin(self, task: PaperTask, rng: np.random.Generator) -> Observation:
         self._enter(task, Episode())
-        return self._observe(task)
+        return self._observe(task, ())
 
     def act(self, action: Action) -> Outcome:
         state = self._state
@@ -78,12 +80,13 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
             )
         ignored = [issue.detail for issue in action.issues if issue.kind is IssueKind.IGNORED]
         state.feedback = (*action.rejections, *rejected, *ignored, *notes)
+        ranked = self._view.ranked(state.listed)
         return Outcome(
-            self._observe(self.task),
-            reward_terms=self._rewards(arrivals),
+            self._observe(self.task, ranked),
+            reward_terms=reward_terms(self.options, state, arrivals, self._gold, self._selector),
             terminated=state.answer is not None,
             rejected=tuple(rejected),
-            info=self._facts(),
+            info=list_facts(self.options, state, ranked, self._gold),
         )
 
     def expert(self) -> Action | None:
@@ -93,29 +96,34 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
         return steps_to_go(self._view, self._state, self.task.gold)
 
     def save_state(self) -> bytes:
-        return self._state.to_bytes()
+        return self._state.to_bytes(self._view.save(self._state.listed))
 
     def load_state(self, task: PaperTask, state: bytes) -> Observation:
-        self._enter(task, Episode.from_bytes(state))
-        return self._observe(task)
+        episode, papers = Episode.from_bytes(state)
+        self._enter(task, episode)
+        self._view.load(papers)
+        return self._observe(task, self._view.ranked(episode.listed))
 
     def _enter(self, task: PaperTask, state: Episode) -> None:
-        library: Library = load_library(self.options.data)
+        options = self.options
         self._state = state
         self._gold = frozenset(task.gold)
-        self._view = View(
-            library,
-            task.query,
-            task.latest_year,
-            task.hidden,
-            self.options.search_top_k,
-            self.options.expand_top_k,
+        window = Window(
+            query=task.query,
+            latest_year=task.latest_year,
+            hidden=task.hidden,
+            hidden_title=task.hidden_title,
+            search_top_k=options.search_top_k,
+            expand_top_k=options.expand_top_k,
         )
-        self._selector: Selector = make_selector(self.options.selector, self._view, self._gold)
+        self._view: View = open_library(options).view(window)
+        self._selector: Selector = make_selector(
+            options.selector, self._view, self._gold, open_judge(options)
+        )
 
     def _execute(
         self, action: Action, rejected: list[str], notes: list[str]
-    ) -> list[tuple[int, ...]]:
+    ) -> list[tuple[str, ...]]:
         """Execute the calls in order; return the papers that each one newly lists."""
         if action.commands:
             rejected.append(
@@ -138,7 +146,7 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
             )
         return arrivals
 
-    def _search(self, query: str, rejected: list[str], notes: list[str]) -> tuple[int, ...]:
+    def _search(self, query: str, rejected: list[str], notes: list[str]) -> tuple[str, ...]:
         if not query_key(query):
             rejected.append(
                 f"the query {excerpt(query, 60)!r} has no word to search for; use letters a to z "
@@ -155,13 +163,12 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
             return ()
         new = self._state.search(self._view, query)
         if not self._state.calls[-1].num_found:
-            notes.append(f'no paper has any word of "{excerpt(query, 80)}"; use other words')
+            notes.append(f'no paper was found for "{excerpt(query, 80)}"; use other words')
         return new
 
-    def _expand(self, paper_id: str, rejected: list[str], notes: list[str]) -> tuple[int, ...]:
+    def _expand(self, paper_id: str, rejected: list[str], notes: list[str]) -> tuple[str, ...]:
         paper_id = paper_id.strip().removeprefix("[").removesuffix("]")
-        place = self._view.library.graph.place(paper_id)
-        if place is None or place not in self._state.listed:
+        if paper_id not in self._state.listed:
             rejected.append(
                 f"expand takes the id of a listed paper; {excerpt(paper_id, 80)!r} is not listed"
             )
@@ -174,27 +181,25 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
                 "is listed already"
             )
             return ()
-        new = self._state.expand(self._view, paper_id, place)
+        new = self._state.expand(self._view, paper_id)
         if not self._state.calls[-1].num_found:
             notes.append(f"{paper_id} has no known references and nothing known cites it")
         return new
 
-    def _read_answer(self, text: str, rejected: list[str]) -> tuple[int, ...] | None:
+    def _read_answer(self, text: str, rejected: list[str]) -> tuple[str, ...] | None:
         """Return the papers that an answer names, or None when it is not of the form asked for."""
-        graph = self._view.library.graph
         listed = set(self._state.listed)
         words = [word for word in _SEPARATORS.split(text) if word.strip(_ORNAMENTS)]
         if [word.strip(_ORNAMENTS).lower() for word in words] == ["done"]:
             return tuple(self._view.ranked(listed))
-        named: dict[int, None] = {}
+        named: dict[str, None] = {}
         unknown: dict[str, None] = {}
         for word in words:
-            exact = graph.place(word)
-            place = graph.place(word.strip(_ORNAMENTS)) if exact is None else exact
-            if place is None or place not in listed:
-                unknown[excerpt(word, 40)] = None
+            paper_id = word if word in listed else word.strip(_ORNAMENTS)
+            if paper_id in listed:
+                named[paper_id] = None
             else:
-                named[place] = None
+                unknown[excerpt(word, 40)] = None
         if unknown or not named:
             shown = ", ".join(map(repr, list(unknown)[:5])) or "nothing"
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
@@ -204,61 +209,9 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
             return None
         return tuple(named)
 
-    def _rewards(self, arrivals: Sequence[tuple[int, ...]]) -> Mapping[str, float]:
-        options, state = self.options, self._state
-        terms: dict[str, float] = {}
-        if options.reward == "recall_gain":
-            num_new_gold = sum(place in self._gold for new in arrivals for place in new)
-            terms["recall_gain"] = num_new_gold / len(self._gold)
-        else:
-            terms["top3"] = sum(
-                sum(sorted(self._selector.scores(new), reverse=True)[:3]) for new in arrivals
-            )
-        executed = [call.kind for call in state.last_calls if not call.is_repeat]
-        if options.search_cost or options.expand_cost:
-            terms["cost"] = 0.0 - (
-                executed.count("search") * options.search_cost
-                + executed.count("expand") * options.expand_cost
-            )
-        if options.repeat_penalty:
-            num_repeats = len(state.last_calls) - len(executed)
-            terms["repeat"] = 0.0 - num_repeats * options.repeat_penalty
-        if options.answer_f1_weight:
-            terms["answer"] = options.answer_f1_weight * self._answer_scores().get("answer_f1", 0.0)
-        return terms
-
-    def _answer_scores(self) -> dict[str, float]:
-        if self._state.answer is None:
-            return {}
-        ids, gold = self._view.ids(self._state.answer), self._view.ids(self._gold)
-        score = retrieval_score(ids, gold)
-        return {
-            "answer_precision": score.precision,
-            "answer_recall": score.recall,
-            "answer_f1": score.f1,
-        }
-
-    def _facts(self) -> dict[str, JsonValue]:
-        state, view = self._state, self._view
-        ranked, gold = view.ids(view.ranked(state.listed)), view.ids(self._gold)
-        facts: dict[str, JsonValue] = {}
-        for cut in CUTS:
-            score = retrieval_score(ranked, gold, cut)
-            suffix = "" if cut is None else f"@{cut}"
-            facts[f"precision{suffix}"] = score.precision
-            facts[f"recall{suffix}"] = score.recall
-            facts[f"f1{suffix}"] = score.f1
-        executed = [call.kind for call in state.calls if not call.is_repeat]
-        facts["success"] = cast(float, facts["recall"]) >= self.options.success_recall
-        facts["num_searches"] = executed.count("search")
-        facts["num_expansions"] = executed.count("expand")
-        facts["num_repeats"] = len(state.calls) - len(executed)
-        facts["num_papers"] = len(state.listed)
-        return {**facts, **self._answer_scores()}
-
-    def _observe(self, task: PaperTask) -> Observation:
+    def _observe(self, task: PaperTask, ranked: Sequence[str]) -> Observation:
+        """Return the state; `ranked` are the listed papers, best first."""
         state, view, options = self._state, self._view, self.options
-        ranked = view.ranked(state.listed)
         selector = self._selector if options.show_scores else None
         shown = render_state(view, state, ranked, options, selector)
         result = (
@@ -268,10 +221,10 @@ class PaperSearch(StepEnv[PaperTask, PaperSearchOptions]):
         )
         # What can still be found depends on these only; the order in which they came does not matter.
         canonical: dict[str, JsonValue] = {
-            "listed": [*sorted(view.ids(state.listed))],
+            "listed": [*sorted(state.listed)],
             "expanded": [*sorted(state.expanded)],
             "queries": [*sorted(state.queries)],
-            "answer": None if state.answer is None else [*sorted(view.ids(state.answer))],
+            "answer": None if state.answer is None else [*sorted(state.answer)],
         }
         instructions = system_prompt(options.search_top_k, options.expand_top_k)
         return self.observe(

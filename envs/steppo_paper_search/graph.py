@@ -89,6 +89,11 @@ class PaperGraph:
         """Return a paper's place, or None when there is no such paper."""
         return self._places.get(paper_id)
 
+    def paper(self, paper_id: str) -> Paper | None:
+        """Return a paper, or None when there is no such paper."""
+        place = self._places.get(paper_id)
+        return None if place is None else self.papers[place]
+
     def is_visible(self, place: int, latest_year: int | None) -> bool:
         """Return whether a paper had appeared by the end of a year (None: no limit)."""
         return latest_year is None or int(self.years[place]) <= latest_year

@@ -1,95 +1,128 @@
-"""A library: papers, their graph and index, loaded once per process; a view is one task's window."""
+"""What an episode asks of a library: the protocols that the local graph and the HTTP API share."""
 
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
 
-from steppo_paper_search.graph import Neighbours, Paper, PaperGraph
-from steppo_paper_search.packs import PaperQuery, read_pack
-from steppo_paper_search.retrieval import LexicalIndex
-from steppo_paper_search.world import generate_world
+from pydantic import JsonValue
 
-__all__ = ["Library", "View", "load_library"]
+from steppo_paper_search.graph import Paper
 
-_LOADING = threading.Lock()
+__all__ = [
+    "MAX_CALLS",
+    "MAX_QUERY_CHARS",
+    "CallKind",
+    "Library",
+    "Plan",
+    "PlannedCall",
+    "View",
+    "Window",
+]
 
+MAX_CALLS = 5
+"""Calls of one step that are executed."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Library:
-    """What all episodes over one data pack share. Immutable."""
+MAX_QUERY_CHARS = 2_000
 
-    graph: PaperGraph
-    index: LexicalIndex
-    queries: tuple[PaperQuery, ...]
-    version: str
-
-
-def load_library(folder: Path | None) -> Library:
-    """Return the library of a data pack, or the built-in one for None; read it the first time only.
-
-    Raises:
-        MissingData: The folder or one of its files is not there or not readable.
-        InvalidInput: A line of a file is not a record.
-    """
-    # Without the lock two sessions that start together would each read a hundred thousand papers.
-    with _LOADING:
-        return _load(None if folder is None else folder.resolve())
-
-
-@cache
-def _load(folder: Path | None) -> Library:
-    pack = generate_world() if folder is None else read_pack(folder)
-    graph = PaperGraph(pack.papers, pack.references)
-    return Library(graph, LexicalIndex(graph), pack.queries, pack.version)
+CallKind: TypeAlias = Literal["search", "expand"]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Window:
     """The part of a library that one task may see, and how much of it a call brings.
 
     Attributes:
-        query: The task's request; papers are ranked by their BM25 score for it.
+        query: The task's request; listed papers are ranked by how well they match it.
         latest_year: Papers that appeared later do not exist here (None: no limit).
-        hidden: Places of papers that are never found: the one whose references are asked for.
+        hidden: Ids of papers that are never found: the one whose references are asked for.
+        hidden_title: The words of its title, for a library that knows it under another id.
         search_top_k: Papers that a search brings at most.
         expand_top_k: References that an expansion brings at most, and as many citations.
     """
 
-    library: Library
     query: str
-    latest_year: int | None
-    hidden: frozenset[int]
-    search_top_k: int
-    expand_top_k: int
+    latest_year: int | None = None
+    hidden: frozenset[str] = frozenset()
+    hidden_title: str = ""
+    search_top_k: int = 10
+    expand_top_k: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """A call that the expert means to make; the argument is a query or a paper's id."""
+
+    kind: CallKind
+    argument: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The expert's calls up to the answer. True `is_exact`: it will make these and no others."""
+
+    calls: tuple[PlannedCall, ...]
+    is_exact: bool
+
+
+class View(Protocol):
+    """A library through the window of one task, for the length of one episode.
+
+    Raises:
+        TransportError: `search`, `expand` or `plan` had to ask a service that failed. Nothing is
+            taken for an empty result.
+    """
 
     @property
-    def papers(self) -> Sequence[Paper]:
-        """The papers of the library by place, visible or not."""
-        return self.library.graph.papers
+    def query(self) -> str:
+        """The task's request."""
+        ...
 
-    def search(self, query: str) -> tuple[int, ...]:
-        """Return the places of the papers that a query finds, best first."""
-        wanted = self.search_top_k + len(self.hidden)
-        found = self.library.index.search(query, wanted, self.latest_year)
-        return tuple(place for place in found if place not in self.hidden)[: self.search_top_k]
+    def paper(self, paper_id: str) -> Paper:
+        """Return a paper that a call of this episode found."""
+        ...
 
-    def expand(self, place: int) -> Neighbours:
-        """Return the references and citations that expanding a paper brings."""
-        graph = self.library.graph
-        return graph.neighbours(place, self.expand_top_k, self.latest_year, self.hidden)
+    def search(self, query: str) -> tuple[str, ...]:
+        """Return the ids of the papers that a query finds, best first."""
+        ...
 
-    def relevance(self, places: Iterable[int]) -> dict[int, float]:
-        """Return how well papers match the request: BM25, not bounded."""
-        scores = self.library.index.scores(self.query)
-        return {place: float(scores[place]) for place in places}
+    def expand(self, paper_id: str) -> tuple[str, ...]:
+        """Return the ids of what a found paper cites, then of what cites it, each once."""
+        ...
 
-    def ranked(self, places: Iterable[int]) -> list[int]:
-        """Return papers by relevance to the request, best first, ties by id."""
-        relevance = self.relevance(places)
-        return sorted(relevance, key=lambda place: (-relevance[place], place))
+    def ranked(self, paper_ids: Iterable[str]) -> list[str]:
+        """Return found papers by how well they match the request, best first, ties by id."""
+        ...
 
-    def ids(self, places: Iterable[int]) -> list[str]:
-        """Return the ids of papers."""
-        return [self.papers[place].paper_id for place in places]
+    def overlap(self, paper_ids: Sequence[str]) -> tuple[float, ...]:
+        """Return how well the words of found papers match the request, each in [0, 1]."""
+        ...
+
+    def plan(
+        self,
+        listed: Sequence[str],
+        expanded: Sequence[str],
+        queries: Sequence[str],
+        gold: Sequence[str],
+    ) -> Plan:
+        """Return how the expert finds the gold papers that are not listed.
+
+        Args:
+            queries: The words of the queries made so far.
+        """
+        ...
+
+    def save(self, listed: Sequence[str]) -> JsonValue:
+        """Return what another process must know to show the listed papers."""
+        ...
+
+    def load(self, saved: JsonValue) -> None:
+        """Learn what `save` returned."""
+        ...
+
+
+class Library(Protocol):
+    """Where papers are found. Shared by all episodes of a process, from any thread."""
+
+    def view(self, window: Window) -> View:
+        """Return the library as one task sees it."""
+        ...

@@ -8,13 +8,11 @@ from pydantic import Field
 from steppo_env.rendering import Section, Shrink, render_sections
 from steppo_env.tools import Tool, ToolArguments, Toolbox
 from steppo_paper_search.episode import CallRecord, Episode
-from steppo_paper_search.library import View
+from steppo_paper_search.library import MAX_CALLS, MAX_QUERY_CHARS, View
+from steppo_paper_search.options import PaperSearchOptions
 from steppo_paper_search.selector import Selector
-from steppo_paper_search.tasks import PaperSearchOptions
 
 __all__ = [
-    "MAX_CALLS",
-    "MAX_QUERY_CHARS",
     "TOOLBOX",
     "Expand",
     "Search",
@@ -24,11 +22,6 @@ __all__ = [
     "render_state",
     "system_prompt",
 ]
-
-MAX_CALLS = 5
-"""Calls of one step that are executed."""
-
-MAX_QUERY_CHARS = 2_000
 
 
 class Search(ToolArguments):
@@ -91,7 +84,7 @@ def render_request(query: str) -> str:
 def render_state(
     view: View,
     episode: Episode,
-    ranked: Sequence[int],
+    ranked: Sequence[str],
     options: PaperSearchOptions,
     selector: Selector | None,
 ) -> str:
@@ -103,9 +96,8 @@ def render_state(
     """
     expanded = set(episode.expanded)
     new = set(episode.new) if episode.num_steps else set()
-    is_expanded = {place: view.papers[place].paper_id in expanded for place in ranked}
-    opened = [place for place in ranked if is_expanded[place]]
-    closed = [place for place in ranked if not is_expanded[place]]
+    opened = [paper_id for paper_id in ranked if paper_id in expanded]
+    closed = [paper_id for paper_id in ranked if paper_id not in expanded]
     shown_opened = opened[: options.list_size // 2]
     shown_closed = closed[: options.list_size - len(shown_opened)]
     left = options.step_limit - episode.num_steps
@@ -132,13 +124,13 @@ def render_state(
 def render_result(
     view: View,
     episode: Episode,
-    ranked: Sequence[int],
+    ranked: Sequence[str],
     options: PaperSearchOptions,
     selector: Selector | None,
 ) -> str:
     """Return what the last step brought, without instructions or history."""
     new = set(episode.new)
-    shown = [place for place in ranked if place in new][: options.list_size]
+    shown = [paper_id for paper_id in ranked if paper_id in new][: options.list_size]
     calls = tuple(map(_call_line, episode.last_calls))
     if not calls and episode.answer is None:
         calls = ("No tool was called.",)
@@ -196,21 +188,21 @@ def _bullets(lines: Sequence[str]) -> tuple[str, ...]:
 
 def _paper_items(
     view: View,
-    places: Sequence[int],
-    new: set[int],
+    paper_ids: Sequence[str],
+    new: set[str],
     options: PaperSearchOptions,
     selector: Selector | None,
 ) -> tuple[str, ...]:
-    scores = [None] * len(places) if selector is None else selector.scores(places)
+    scores = [None] * len(paper_ids) if selector is None else selector.scores(paper_ids)
     items = []
-    for place, score in zip(places, scores):
-        paper = view.papers[place]
+    for paper_id, score in zip(paper_ids, scores):
+        paper = view.paper(paper_id)
         facts = [
             "year unknown" if paper.year is None else str(paper.year),
-            *(["new"] if place in new else []),
+            *(["new"] if paper_id in new else []),
             *([] if score is None else [f"score {score:.2f}"]),
         ]
-        item = f"[{paper.paper_id}] {paper.title} ({', '.join(facts)})"
+        item = f"[{paper_id}] {paper.title} ({', '.join(facts)})"
         if options.abstract_words:
             item += f"\n  {_cut(paper.abstract, options.abstract_words)}"
         items.append(item)

@@ -3,45 +3,68 @@
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from steppo_env.errors import InvalidInput
+from steppo_paper_search.judge import Judge
 from steppo_paper_search.library import View
 
-__all__ = ["GoldSelector", "LexicalSelector", "Selector", "make_selector"]
+__all__ = ["EndpointSelector", "GoldSelector", "LexicalSelector", "Selector", "make_selector"]
 
 
 class Selector(Protocol):
     """Judges papers for one request."""
 
-    def scores(self, places: Sequence[int]) -> tuple[float, ...]:
-        """Return the relevance in [0, 1] of each paper, given by its place in the graph."""
+    def scores(self, paper_ids: Sequence[str]) -> tuple[float, ...]:
+        """Return the relevance in [0, 1] of each of these found papers."""
         ...
 
 
 class GoldSelector:
     """1 for the papers that answer the request, 0 for all others."""
 
-    def __init__(self, gold: frozenset[int]) -> None:
+    def __init__(self, gold: frozenset[str]) -> None:
         self._gold = gold
 
-    def scores(self, places: Sequence[int]) -> tuple[float, ...]:
-        return tuple(float(place in self._gold) for place in places)
+    def scores(self, paper_ids: Sequence[str]) -> tuple[float, ...]:
+        return tuple(float(paper_id in self._gold) for paper_id in paper_ids)
 
 
 class LexicalSelector:
-    """The BM25 score for the request, as a share of the best that any visible paper has."""
+    """How well the words of a paper match the request, as the library measures it."""
 
     def __init__(self, view: View) -> None:
         self._view = view
-        best = view.library.index.search(view.query, 1 + len(view.hidden), view.latest_year)
-        visible = view.relevance(place for place in best if place not in view.hidden)
-        self._best = max(visible.values(), default=0.0)
 
-    def scores(self, places: Sequence[int]) -> tuple[float, ...]:
-        if not self._best:
-            return (0.0,) * len(places)
-        relevance = self._view.relevance(places)
-        return tuple(relevance[place] / self._best for place in places)
+    def scores(self, paper_ids: Sequence[str]) -> tuple[float, ...]:
+        return self._view.overlap(paper_ids)
 
 
-def make_selector(name: Literal["gold", "lexical"], view: View, gold: frozenset[int]) -> Selector:
-    """Return the selector of a name for one task."""
-    return GoldSelector(gold) if name == "gold" else LexicalSelector(view)
+class EndpointSelector:
+    """What a model says of each paper."""
+
+    def __init__(self, view: View, judge: Judge) -> None:
+        self._view = view
+        self._judge = judge
+
+    def scores(self, paper_ids: Sequence[str]) -> tuple[float, ...]:
+        """Return the relevance in [0, 1] of each of these found papers.
+
+        Raises:
+            TransportError: The model could not be asked, or gave no verdict.
+        """
+        return self._judge.scores(self._view.query, [*map(self._view.paper, paper_ids)])
+
+
+def make_selector(
+    name: Literal["gold", "lexical", "endpoint"],
+    view: View,
+    gold: frozenset[str],
+    judge: Judge | None,
+) -> Selector:
+    """Return the selector of a name for one task; `endpoint` needs a judge."""
+    if name == "gold":
+        return GoldSelector(gold)
+    if name == "lexical":
+        return LexicalSelector(view)
+    if judge is None:
+        raise InvalidInput("selector endpoint asks a model: set judge_url and judge_model")
+    return EndpointSelector(view, judge)

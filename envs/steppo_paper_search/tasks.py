@@ -1,93 +1,20 @@
-"""Tasks and options of PaperSearch: which requests are served, and which papers answer them."""
+"""Tasks of PaperSearch: which requests are served, and which papers answer them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
-
-from pydantic import Field
 
 from steppo_env.errors import InvalidInput
 from steppo_env.keys import digest
 from steppo_env.mdp import Task
-from steppo_env.options import EnvOptions, OperatorOnly
 from steppo_env.tasks import ListedTasks
-from steppo_paper_search.library import Library, load_library
+from steppo_paper_search.collection import Collection, load_collection
+from steppo_paper_search.options import Coverage, PaperSearchOptions
 from steppo_paper_search.packs import PaperQuery
 from steppo_paper_search.retrieval import query_key
 
-__all__ = ["PaperSearchOptions", "PaperTask", "PaperTasks", "paper_tasks"]
-
-Coverage: TypeAlias = Literal["covered", "all"]
-
-
-class PaperSearchOptions(EnvOptions):
-    """Options of `steppo/PaperSearch-v0`."""
-
-    step_limit: int = Field(
-        default=10, ge=1, le=1000, description="Steps after which an episode is truncated."
-    )
-    data: Annotated[Path | None, OperatorOnly()] = Field(
-        default=None, description="Folder of a data pack; None is the built-in library."
-    )
-    queries: Coverage = Field(
-        default="covered",
-        description="Serve only requests of which every gold paper has an abstract, or all.",
-    )
-    date_cutoff: bool = Field(
-        default=True, description="Hide papers younger than the year of the request."
-    )
-    search_top_k: int = Field(
-        default=10, ge=1, le=100, description="Papers that one search brings at most."
-    )
-    expand_top_k: int = Field(
-        default=30,
-        ge=1,
-        le=200,
-        description="References that one expansion brings at most, and as many citations.",
-    )
-    list_size: int = Field(
-        default=20,
-        ge=2,
-        le=200,
-        description="Papers shown in a state, of which at most half are expanded ones.",
-    )
-    abstract_words: int = Field(
-        default=100, ge=0, le=1000, description="Words after which a shown abstract is cut."
-    )
-    show_scores: bool = Field(
-        default=False,
-        description="Show the selector's score of each paper: leaks the reward to the policy.",
-    )
-    reward: Literal["recall_gain", "top3"] = Field(
-        default="recall_gain",
-        description="Share of the gold newly found, or the 3 best selector scores of each call.",
-    )
-    selector: Literal["gold", "lexical"] = Field(
-        default="gold", description="Who scores papers for reward top3 and for show_scores."
-    )
-    search_cost: float = Field(
-        default=0.0, ge=0.0, le=10.0, description="Subtracted for each search that is executed."
-    )
-    expand_cost: float = Field(
-        default=0.0, ge=0.0, le=10.0, description="Subtracted for each expansion that is executed."
-    )
-    repeat_penalty: float = Field(
-        default=0.0, ge=0.0, le=10.0, description="Subtracted for each call made before."
-    )
-    answer_f1_weight: float = Field(
-        default=0.0,
-        ge=0.0,
-        le=10.0,
-        description="Weight of the F1 of the answered papers, given when the agent stops.",
-    )
-    success_recall: float = Field(
-        default=1.0,
-        gt=0.0,
-        le=1.0,
-        description="Share of the gold that must have been listed for success.",
-    )
+__all__ = ["PaperTask", "PaperTasks", "paper_tasks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +24,16 @@ class PaperTask(Task):
     Attributes:
         query: What is asked for, in words.
         latest_year: Papers that appeared later are not found; None without a limit.
-        gold: Places of the papers to find, in the order of ids. All of them can be found.
-        hidden: Places of papers that are never found: the one whose references are asked for.
+        gold: Ids of the papers to find, in order. A local library can find all of them.
+        hidden: Ids of papers that are never found: the one whose references are asked for.
+        hidden_title: The words of its title.
     """
 
     query: str = ""
     latest_year: int | None = None
-    gold: tuple[int, ...] = ()
-    hidden: frozenset[int] = frozenset()
+    gold: tuple[str, ...] = ()
+    hidden: frozenset[str] = frozenset()
+    hidden_title: str = ""
 
 
 class PaperTasks(ListedTasks[PaperTask]):
@@ -131,54 +60,56 @@ def paper_tasks(options: PaperSearchOptions) -> PaperTasks:
         InvalidInput: It has a bad line, or no request that can be served.
     """
     folder = None if options.data is None else options.data.resolve()
-    return _paper_tasks(folder, options.queries, options.date_cutoff)
+    return _paper_tasks(folder, options.queries, options.date_cutoff, options.api_url is not None)
 
 
 @cache
-def _paper_tasks(folder: Path | None, coverage: Coverage, date_cutoff: bool) -> PaperTasks:
-    library = load_library(folder)
-    covered = [
-        query for query in library.queries if coverage == "all" or _is_covered(library, query)
-    ]
-    titles: dict[str, list[int]] = {}
-    for place, paper in enumerate(library.graph.papers):
-        titles.setdefault(query_key(paper.title), []).append(place)
-    made = [_task(library, titles, query, date_cutoff) for query in covered]
+def _paper_tasks(
+    folder: Path | None, coverage: Coverage, date_cutoff: bool, is_remote: bool
+) -> PaperTasks:
+    """Make the tasks. True `is_remote`: an API is searched, which may have more than the pack."""
+    pack = load_collection(folder)
+    covered = [query for query in pack.queries if coverage == "all" or _is_covered(pack, query)]
+    titles: dict[str, list[str]] = {}
+    for paper in pack.graph.papers:
+        titles.setdefault(query_key(paper.title), []).append(paper.paper_id)
+    made = [_task(pack, titles, query, date_cutoff, is_remote) for query in covered]
     tasks = [task for task in made if task.gold]
     if not tasks:
         raise InvalidInput(
-            f"none of the {len(library.queries)} requests in {folder} can be served: "
-            f"{len(library.queries) - len(covered)} have gold papers without abstract, "
+            f"none of the {len(pack.queries)} requests in {folder} can be served: "
+            f"{len(pack.queries) - len(covered)} have gold papers without abstract, "
             f'{len(made)} have no gold paper that can be found; try queries="all"'
         )
     return PaperTasks(
         tasks,
-        version=digest([library.version, coverage, date_cutoff]),
+        version=digest([pack.version, coverage, date_cutoff, *(["api"] if is_remote else [])]),
         num_without_gold=len(made) - len(tasks),
-        num_not_covered=len(library.queries) - len(covered),
+        num_not_covered=len(pack.queries) - len(covered),
     )
 
 
-def _is_covered(library: Library, query: PaperQuery) -> bool:
-    places = [library.graph.place(paper_id) for paper_id in query.gold_ids]
-    return all(place is not None and library.graph.papers[place].abstract for place in places)
+def _is_covered(pack: Collection, query: PaperQuery) -> bool:
+    papers = map(pack.graph.paper, query.gold_ids)
+    return all(paper is not None and paper.abstract for paper in papers)
 
 
 def _task(
-    library: Library, titles: dict[str, list[int]], query: PaperQuery, date_cutoff: bool
+    pack: Collection,
+    titles: dict[str, list[str]],
+    query: PaperQuery,
+    date_cutoff: bool,
+    is_remote: bool,
 ) -> PaperTask:
     latest_year = query.year if date_cutoff else None
-    graph = library.graph
     gold = sorted(
-        place
-        for place in map(graph.place, query.gold_ids)
-        if place is not None
-        and graph.is_visible(place, latest_year)
-        and query_key(graph.papers[place].text)
+        paper_id
+        for paper_id in query.gold_ids
+        if _can_be_found(pack, paper_id, latest_year, is_remote)
     )
     # A gold paper may have the title of the paper that cites it (a preprint in two parts).
-    same_title = titles.get(query_key(query.title), []) if query.title else []
-    own = [place for place in (graph.place(query.query_id), *same_title) if place is not None]
+    title = query_key(query.title or "")
+    same_title = titles.get(title, []) if title else []
     return PaperTask(
         task_id=query.query_id,
         split=query.split,
@@ -190,5 +121,16 @@ def _task(
         query=query.query,
         latest_year=latest_year,
         gold=tuple(gold),
-        hidden=frozenset(own) - frozenset(gold),
+        hidden=frozenset({query.query_id, *same_title} - set(gold)),
+        hidden_title="" if set(same_title) & set(gold) else title,
     )
+
+
+def _can_be_found(
+    pack: Collection, paper_id: str, latest_year: int | None, is_remote: bool
+) -> bool:
+    paper = pack.graph.paper(paper_id)
+    if paper is None:
+        return is_remote
+    is_visible = paper.year is None or latest_year is None or paper.year <= latest_year
+    return is_visible and bool(query_key(paper.text))

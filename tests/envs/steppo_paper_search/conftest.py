@@ -1,9 +1,20 @@
-"""A library of five papers that can be checked by hand, as a data pack on disk."""
+"""A library of five papers that can be checked by hand, as a data pack on disk; small servers."""
 
 import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+
+Answer: TypeAlias = Callable[
+    [str, Mapping[str, str], Mapping[str, str], bytes], tuple[int, Mapping[str, str], bytes]
+]
+"""From path, query, headers (lower case) and body to status, headers and body."""
 
 PAPERS = [
     {
@@ -100,3 +111,44 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [json.dumps(record) for record in records]
         (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module")
+def serve_http() -> Iterator[Callable[[Answer], str]]:
+    """Serve functions on 127.0.0.1 until the tests of a module are over; return their URLs."""
+    with ExitStack() as stack:
+        yield lambda answer: _serve(answer, stack)
+
+
+def _serve(answer: Answer, stack: ExitStack) -> str:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            status, sent, content = answer(url.path, dict(parse_qsl(url.query)), headers, body)
+            self.send_response(status)
+            for name, value in {**sent, "content-length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """A client that stops waiting is what some tests are about."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    stack.callback(server.server_close)
+    stack.callback(thread.join)
+    stack.callback(server.shutdown)
+    return f"http://127.0.0.1:{server.server_address[1]}"

@@ -8,7 +8,7 @@ import pytest
 
 import steppo_paper_search
 from steppo_env.registry import make
-from steppo_paper_search.tasks import PaperSearchOptions
+from steppo_paper_search.options import PaperSearchOptions
 
 README = (Path(steppo_paper_search.__file__).parent / "README.md").read_text(encoding="utf-8")
 

@@ -19,9 +19,10 @@ SHARED = next(
     None,
 )
 
-pytestmark = pytest.mark.skipif(
-    SHARED is None, reason="the data packs are not beside the repository"
-)
+pytestmark = [
+    pytest.mark.skipif(SHARED is None, reason="the data packs are not beside the repository"),
+    pytest.mark.timeout(180),  # to read a pack takes long on a busy machine
+]
 
 
 def make_env(name: str, **options: object) -> AnyEnv:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from steppo_env.options import operator_fields
-from steppo_paper_search.tasks import PaperSearchOptions, PaperTasks, paper_tasks
+from steppo_paper_search.options import PaperSearchOptions
+from steppo_paper_search.tasks import PaperTasks, paper_tasks
 
 
 def tasks(
@@ -15,9 +16,9 @@ def tasks(
 
 def test_only_findable_papers_are_gold(pack: Path) -> None:
     late = tasks(pack).get("q-late")
-    assert late.gold == (2,)
+    assert late.gold == ("c",)
     assert late.labels == {"set": "hand", "n_gold": 1, "n_gold_not_findable": 2}
-    assert tasks(pack, date_cutoff=False).get("q-late").gold == (2, 3)
+    assert tasks(pack, date_cutoff=False).get("q-late").gold == ("c", "d")
 
 
 def test_a_request_without_findable_gold_is_left_out_and_counted(pack: Path) -> None:
@@ -35,7 +36,8 @@ def test_covered_leaves_out_requests_with_a_gold_paper_without_abstract(pack: Pa
 
 
 def test_the_paper_whose_references_are_asked_for_is_hidden(pack: Path) -> None:
-    assert tasks(pack).get("q-own").hidden == frozenset({2})
+    own = tasks(pack).get("q-own")
+    assert (own.hidden, own.hidden_title) == (frozenset({"q-own", "c"}), "lunar dust")
 
 
 def test_what_changes_the_tasks_changes_the_version(pack: Path) -> None:
@@ -51,5 +53,18 @@ def test_tasks_are_made_once(pack: Path) -> None:
     assert tasks(pack) is tasks(pack.parent / "." / pack.name)
 
 
-def test_only_the_operator_names_the_data() -> None:
-    assert operator_fields(PaperSearchOptions) == {"data"}
+def test_only_the_operator_names_data_and_services() -> None:
+    assert operator_fields(PaperSearchOptions) == {
+        "data",
+        "api_url",
+        "api_key_env",
+        "requests_per_second",
+        "timeout_s",
+        "attempts",
+        "judge_url",
+        "judge_model",
+        "judge_api_key_env",
+        "judge_style",
+        "judge_logprobs",
+        "judge_concurrency",
+    }

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from steppo_env.config_file import read_config_table
 from steppo_env.env import AnyEnv
 from steppo_env.errors import InvalidInput, InvalidOptions, MissingData, SteppoError
-from steppo_env.options import operator_fields, read_options
+from steppo_env.options import EnvOptions, operator_fields, read_options
 from steppo_env.registry import env_class, registered_ids, unknown_environment
 
 __all__ = ["Catalogue", "EnvSpec"]
@@ -51,8 +51,20 @@ class EnvSpec:
                 options=list(taken),
             )
         chosen = {**self.options, **wanted}
-        read_options(cls.options_type, chosen)  # refuses render_mode, which is no option
+        read = read_options(cls.options_type, chosen)  # refuses render_mode, which is no option
+        if "step_rewards" in wanted and not is_operator:
+            _refuse_operators_kinds(self.name, read)
         return cls(**chosen)
+
+
+def _refuse_operators_kinds(name: str, options: EnvOptions) -> None:
+    kinds = sorted({item.kind for item in options.step_rewards if item.is_operator_only})
+    if kinds:
+        raise InvalidOptions(
+            f"step_rewards: {', '.join(kinds)}: set by whoever runs {name}, not by its callers; "
+            "ask for a named variant instead",
+            options=["step_rewards"],
+        )
 
 
 class Catalogue:
@@ -109,7 +121,7 @@ def _variant(path: Path, name: str, table: object) -> EnvSpec:
     if name in registered_ids() and name != table["env_id"]:
         raise InvalidInput(f"{where}: this name is another environment's id")
     try:
-        paths = operator_fields(env_class(table["env_id"]).options_type)
+        paths = _path_options(env_class(table["env_id"]).options_type)
         resolved = {
             key: _resolve(path.parent, key, value) if key in paths else value
             for key, value in options.items()
@@ -119,6 +131,18 @@ def _variant(path: Path, name: str, table: object) -> EnvSpec:
     except SteppoError as error:
         raise type(error)(f"{where}: {error.detail}", **error.members) from error
     return spec
+
+
+def _path_options(options_type: type[EnvOptions]) -> frozenset[str]:
+    """Return the names of the operator's options that name a file or folder, and not a URL, say."""
+    fields = options_type.model_fields
+    return frozenset(
+        name for name in operator_fields(options_type) if _takes_path(fields[name].annotation)
+    )
+
+
+def _takes_path(annotation: object) -> bool:
+    return annotation is Path or any(map(_takes_path, get_args(annotation)))
 
 
 def _resolve(folder: Path, key: str, value: object) -> str:

@@ -48,12 +48,16 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         env_id: `namespace/Name-vN`. A change of behaviour is a new N.
         options_type: The model of the options that the constructor takes.
         is_blocking: True when begin or act may take more than about a millisecond, or is not
-            thread-safe; the server then runs all its episodes on one thread of their own.
+            thread-safe; the server then runs all its episodes on one thread of their own. An
+            environment with a step reward that blocks is blocking too.
+        is_cpu_bound: True when its steps compute for milliseconds, so that threads give no speed-up;
+            the server then runs its episodes in processes of their own.
     """
 
     env_id: ClassVar[str]
     options_type: ClassVar[type[EnvOptions]] = EnvOptions
-    is_blocking: ClassVar[bool] = False
+    is_blocking: bool = False
+    is_cpu_bound: ClassVar[bool] = False
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -69,6 +73,8 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
             raise InvalidInput(f"render_mode is None or 'ansi', not {render_mode!r}")
         self.render_mode = render_mode
         self.options = cast(OptionsT, read_options(self.options_type, options))
+        if any(reward.is_blocking for reward in self.options.step_rewards):
+            self.is_blocking = True
         with boundary(EnvError, f"{self.env_id}.load_tasks"):
             self.tasks = self.load_tasks(self.options)
         self.observation_space: gymnasium.Space[str] = TextSpace(MAX_TEXT)
@@ -189,7 +195,8 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         Raises:
             UnknownTask: There is no task under this id.
             InvalidInput: The seed is not in [0, 2**63).
-            EnvError: Environment code raised.
+            InvalidOptions: A step reward cannot be given for this task.
+            EnvError: Environment code raised, or that of a step reward.
         """
         seed = _read_seed(seed)
         found = self.tasks.get(task) if isinstance(task, str) else task
@@ -201,6 +208,11 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         self.__episode = Episode(self.env_id, found, seed, observation, trace_key)
         if self.options.rendering is Rendering.ACCUMULATED:
             self.__episode.transcript = Transcript(observation.messages)
+        try:
+            self.__episode.measure(self, self.options)
+        except BaseException:
+            self.__episode = None
+            raise
         return observation
 
     @final
@@ -222,7 +234,7 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         parsed = parse_text(action) if isinstance(action, str) else action
         try:
             with boundary(EnvError, f"{self.env_id}.act", passes=EnvError):
-                return episode.take(parsed, self.act(parsed), self.options)
+                return episode.take(parsed, self.act(parsed), self.options, self)
         except BaseException:
             episode.failed = True
             raise
@@ -257,6 +269,7 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
                 "truncated": episode.truncated,
                 "state": base64.b64encode(state).decode(),
                 "transcript": None if transcript is None else transcript.to_json(),
+                "measures": list(episode.measures),
             }
         )
 
@@ -286,6 +299,8 @@ class StepEnv(gymnasium.Env[str, str], ABC, Generic[TaskT, OptionsT]):
         episode.num_steps = saved["num_steps"]
         episode.num_rejected = saved["num_rejected"]
         episode.terminated, episode.truncated = saved["terminated"], saved["truncated"]
+        # Not measured anew: that may cost a request, and its answer might differ.
+        episode.measures = tuple(saved["measures"])
         if saved["transcript"] is not None:
             episode.transcript = Transcript.from_json(saved["transcript"])
             episode.observation = replace(observation, messages=episode.transcript.messages)

@@ -11,13 +11,12 @@ from steppo_env.keys import canonical_json, next_trace_key
 from steppo_env.mdp import Action, Observation, Outcome, Task
 from steppo_env.options import EnvOptions
 from steppo_env.rendering import Transcript
+from steppo_env.step_rewards import RewardedEnv, add_terms, first_measures, next_measures
+from steppo_env.step_rewards.stack import MALFORMED
 
 __all__ = ["Episode"]
 
 TaskT = TypeVar("TaskT", bound=Task)
-
-MALFORMED = "malformed"
-"""The reward term of the penalty for a step of which any part was rejected."""
 
 
 @dataclass(slots=True)
@@ -28,6 +27,7 @@ class Episode(Generic[TaskT]):
         env_id: Names the environment in errors.
         failed: True when environment code raised: what state it is in nobody knows.
         transcript: All messages so far, where states are accumulated.
+        measures: What each of the step rewards measured in the current state.
     """
 
     env_id: str
@@ -41,25 +41,57 @@ class Episode(Generic[TaskT]):
     truncated: bool = False
     failed: bool = False
     transcript: Transcript | None = None
+    measures: tuple[float, ...] = ()
 
     @property
     def ended(self) -> bool:
         """True when the episode takes no further step."""
         return self.terminated or self.truncated or self.failed
 
-    def take(self, action: Action, given: Outcome, options: EnvOptions) -> Outcome:
-        """Take a step: complete the outcome that the environment gave, and move on to it.
+    def measure(self, env: RewardedEnv, options: EnvOptions) -> None:
+        """Measure the first state for the step rewards.
 
         Raises:
-            EnvError: The environment gave what the contract forbids.
+            InvalidOptions: One of them cannot be given for this environment or task.
+            EnvError: One of them failed.
+        """
+        self.measures = first_measures(options.step_rewards, env)
+
+    def take(
+        self, action: Action, given: Outcome, options: EnvOptions, env: RewardedEnv
+    ) -> Outcome:
+        """Take a step: complete the outcome that the environment gave, and move on to it.
+
+        Args:
+            env: The environment of this episode, for the step rewards to measure.
+
+        Raises:
+            EnvError: The environment, or a step reward, gave what the contract forbids.
         """
         outcome = self._completed(action, given, options)
-        self.trace_key = next_trace_key(self.trace_key, action, outcome)
+        is_same_state = outcome.observation.state_key == self.observation.state_key
         self.num_steps += 1
         self.num_rejected += len(outcome.rejected)
         self.observation = outcome.observation
         self.terminated, self.truncated = outcome.terminated, outcome.truncated
+        if options.step_rewards:
+            outcome = self._rewarded(action, outcome, options, env, is_same_state)
+        self.trace_key = next_trace_key(self.trace_key, action, outcome)
         return outcome
+
+    def _rewarded(
+        self,
+        action: Action,
+        outcome: Outcome,
+        options: EnvOptions,
+        env: RewardedEnv,
+        is_same_state: bool,
+    ) -> Outcome:
+        """Measure the state that the step led to, and add the terms of the step rewards."""
+        rewards, before = options.step_rewards, self.measures
+        self.measures = next_measures(rewards, env, before, is_same_state=is_same_state)
+        terms = add_terms(rewards, env, before, self.measures, action, outcome)
+        return replace(outcome, reward_terms=terms)
 
     def _completed(self, action: Action, given: Outcome, options: EnvOptions) -> Outcome:
         """Add limit, penalty, counts and transcript."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from steppo_env.errors import InvalidOptions
 from steppo_env.rendering import Rendering
+from steppo_env.step_rewards import StepRewards
 from steppo_env.tools import explain
 
 __all__ = ["EnvOptions", "OperatorOnly", "OptionsT", "operator_fields", "read_options"]
@@ -44,6 +45,9 @@ class EnvOptions(BaseModel):
         ge=1_000,
         le=1_000_000,
         description="Budget of a rebuilt state, in characters.",
+    )
+    step_rewards: StepRewards = Field(
+        default=(), description="Terms that are added to the reward of every step, by kind."
     )
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -29,6 +29,7 @@ from steppo_env.registry import env_class, make
 __all__ = ["MALFORMED", "EnvContract", "expert_action", "play", "random_action"]
 
 MAX_STEPS = 1_000
+MIN_STATE_CHARS = 1_000
 MALFORMED = (
     "",
     "no tags at all",
@@ -80,6 +81,8 @@ class EnvContract:
         num_tasks: How many of them it plays.
         has_expert: False for an environment without one; episodes are then played by `respond`,
             which the subclass overrides.
+        expert_return: What the expert's rewards of an episode sum to; None where that depends on the
+            task. Gold scores 1 unless the suite's options say otherwise.
         malformed: Responses that the environment cannot execute.
     """
 
@@ -88,6 +91,7 @@ class EnvContract:
     split: ClassVar[str] = "dev"
     num_tasks: ClassVar[int] = 3
     has_expert: ClassVar[bool] = True
+    expert_return: ClassVar[float | None] = 1.0
     malformed: ClassVar[Sequence[str]] = MALFORMED
 
     def make(self, **options: object) -> AnyEnv:
@@ -144,6 +148,15 @@ class EnvContract:
             assert last.info["success"] is True, f"{task_id}: {last.info}"
             assert last.terminated
             assert not last.truncated
+
+    def test_the_expert_s_rewards_sum_to_what_gold_is_worth(self) -> None:
+        if not self.has_expert or self.expert_return is None:
+            pytest.skip(f"{self.env_id} has no expert whose return is the same for every task")
+        env = self.make()
+        for task_id in self.task_ids(env):
+            outcomes, _ = play(env, task_id, 0, expert_action)
+            total = sum(outcome.reward for outcome in outcomes)
+            assert total == pytest.approx(self.expert_return), task_id
 
     def test_distance_is_the_number_of_expert_steps_left(self) -> None:
         if not self.has_expert:
@@ -278,6 +291,56 @@ class EnvContract:
             assert len(after) > len(before) + 1, "the response was not answered"
             text = "" if env.has_ended else self.respond(env)
 
+    def test_a_rebuilt_state_keeps_to_its_budget_and_its_instructions_whole(self) -> None:
+        """What the smallest budget does not shorten, no budget has to."""
+        budgets = (MIN_STATE_CHARS, 3 * MIN_STATE_CHARS, 24 * MIN_STATE_CHARS)
+        least, *others = [self.make(state_chars=budget, rendering="rebuilt") for budget in budgets]
+        for env in (least, *others):
+            env.start(self.task_ids(env)[0], 0)
+        text = self.malformed[1]
+        while True:
+            uncut = _instructions(least)
+            for env, budget in zip(others, budgets[1:]):
+                assert _instructions(env) == uncut, "a budget changed the instructions"
+                assert env.observation.tools == least.observation.tools
+                assert env.observation.state_key == least.observation.state_key
+                assert _num_chars(env) <= max(budget, _num_chars(least)), f"budget {budget}"
+            if least.has_ended:
+                break
+            outcomes = [env.advance(text) for env in (least, *others)]
+            assert len({outcome.reward for outcome in outcomes}) == 1, "a budget changed the reward"
+            text = "" if least.has_ended else self.respond(others[-1])
+
+    def test_step_rewards_add_their_terms_and_change_nothing_else(self) -> None:
+        plain = self.make()
+        plain.start(self.task_ids(plain)[0], 3)
+        distances = [plain.distance()]
+        said: list[str] = []
+        expected: list[Outcome] = []
+        while not plain.has_ended:
+            said.append(self.respond(plain) if said else self.malformed[1])
+            expected.append(plain.advance(said[-1]))
+            distances += [] if plain.has_terminated else [plain.distance()]
+        knows_distance = None not in distances
+        stack = [*_STACK, *([_SHAPING] if knows_distance else [])]
+        env, fork = self.make(step_rewards=stack), self.make(step_rewards=stack[::-1])
+        env.start(plain.task.task_id, 3)
+        for text, outcome in zip(said, expected):
+            snapshot = env.snapshot()
+            given = env.advance(text)
+            added = {item["name"]: given.reward_terms[item["name"]] for item in stack}
+            assert replace(given, reward_terms=outcome.reward_terms) == outcome
+            assert given.reward_terms == {**outcome.reward_terms, **added}
+            assert given.reward == pytest.approx(outcome.reward + sum(added.values()))
+            if snapshot is not None:
+                fork.restore(snapshot)
+                assert fork.advance(text) == given
+                assert fork.trace_key == env.trace_key
+        if knows_distance and plain.has_terminated:
+            replayed, _ = play(env, plain.task.task_id, 3, lambda env: said[env.num_steps])
+            shaped = sum(outcome.reward_terms["added.shaping"] for outcome in replayed)
+            assert shaped == pytest.approx(distances[0]), "the terms do not sum to -Phi(s0)"
+
     def test_solutions_are_not_in_what_is_public(self) -> None:
         """Labels are shown to every client: short facts, and never what the expert answers."""
         env = self.make()
@@ -299,6 +362,24 @@ class EnvContract:
                 answers.add(action.answer or "")
                 env.advance(action)
         return {answer for answer in answers if len(answer) >= 4}
+
+
+_STACK: tuple[dict[str, Any], ...] = (
+    {"kind": "step_cost", "amount": 0.25, "name": "added.cost"},
+    {"kind": "format_penalty", "amount": 0.5, "name": "added.format"},
+    {"kind": "invalid_action_penalty", "amount": 0.5, "name": "added.invalid"},
+)
+_SHAPING: dict[str, Any] = {"kind": "shaping", "gamma": 1.0, "name": "added.shaping"}
+
+
+def _instructions(env: AnyEnv) -> list[str]:
+    return [item.content for item in env.observation.messages if item.role == "system"]
+
+
+def _num_chars(env: AnyEnv) -> int:
+    """Return the length of a state without its instructions."""
+    messages = env.observation.messages
+    return sum(len(message.content) for message in messages if message.role != "system")
 
 
 _ELSEWHERE = """

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from pydantic import JsonValue
@@ -12,7 +12,17 @@ from steppo_env.mdp import Trajectory
 from steppo_env.metrics import bootstrap_interval, pass_at_k, pass_hat_k, wilson_interval
 from steppo_env.store import digest_of, fingerprint
 
-__all__ = ["EnvSummaryReport", "Result", "result_of", "summarize_results"]
+__all__ = [
+    "EnvSummaryReport",
+    "LabelReport",
+    "LabelReports",
+    "Result",
+    "label_order",
+    "labels_to_json",
+    "result_of",
+    "summarize_labels",
+    "summarize_results",
+]
 
 NOT_METRICS = frozenset({"bootstrap_value", "step_index", "step_limit", "success"})
 """Entries of info that are book-keeping; every other number of the last step is a metric."""
@@ -66,6 +76,31 @@ def result_of(trajectory: Trajectory) -> Result:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelReport:
+    """What the episodes with one value of a label gave; at least one, none a failure.
+
+    Attributes:
+        success_ci95: Wilson's interval, which takes episodes to be independent.
+        metrics: Means over the episodes that have the metric.
+        metrics_missing: In how many episodes a metric of the others is missing.
+    """
+
+    episodes: int
+    success_rate: float
+    success_ci95: tuple[float, float]
+    mean_return: float
+    metrics: Mapping[str, float]
+    metrics_missing: Mapping[str, int]
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the report as a JSON object."""
+        return {**asdict(self), "success_ci95": list(self.success_ci95)}
+
+
+LabelReports = Mapping[str, Mapping[str, LabelReport]]
+
+
+@dataclass(frozen=True, slots=True)
 class EnvSummaryReport:
     """One environment's part of a run.
 
@@ -78,6 +113,9 @@ class EnvSummaryReport:
             two tasks, which do not say how tasks differ.
         pass_at_k: Chance that one of k samples of a task succeeds, for k = 1, 2, 4, ...
         pass_hat_k: Chance that all of them do.
+        metrics: Means over the episodes that have the metric.
+        metrics_missing: In how many episodes a metric is missing, for those missing in any.
+        by_label: For each label, a report for each of its values, in their order.
     """
 
     episodes: int
@@ -94,7 +132,8 @@ class EnvSummaryReport:
     metrics: Mapping[str, float]
     pass_at_k: Mapping[str, float]
     pass_hat_k: Mapping[str, float]
-    by_label: Mapping[str, Mapping[str, Mapping[str, float | int]]]
+    metrics_missing: Mapping[str, int]
+    by_label: "LabelReports"
     digest: str
 
     def to_json(self) -> dict[str, JsonValue]:
@@ -115,26 +154,30 @@ class EnvSummaryReport:
             "metrics": dict(self.metrics),
             "pass_at_k": dict(self.pass_at_k),
             "pass_hat_k": dict(self.pass_hat_k),
-            "by_label": {
-                label: {value: dict(row) for value, row in rows.items()}
-                for label, rows in self.by_label.items()
-            },
+            "metrics_missing": dict(self.metrics_missing),
+            "by_label": labels_to_json(self.by_label),
             "digest": self.digest,
         }
 
 
-def summarize_results(results: Iterable[Result]) -> dict[str, EnvSummaryReport]:
-    """Return a report for each environment, in the order in which they first appear."""
+def summarize_results(
+    results: Iterable[Result], by: Sequence[str] | None = None
+) -> dict[str, EnvSummaryReport]:
+    """Return a report for each environment, in the order in which they first appear.
+
+    Args:
+        by: Labels to report by; see `summarize_labels`.
+    """
     by_env: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         by_env[result.env_id].append(result)
-    return {env_id: _report(found) for env_id, found in by_env.items()}
+    return {env_id: _report(found, by) for env_id, found in by_env.items()}
 
 
-def _report(results: Sequence[Result]) -> EnvSummaryReport:
+def _report(results: Sequence[Result], by: Sequence[str] | None) -> EnvSummaryReport:
     counted = [result for result in results if result.failure is None]
     num_successes = sum(result.success for result in counted)
-    names = sorted({name for result in counted for name in result.metrics})
+    metrics, missing = _metrics(counted, _metric_names(counted))
     return EnvSummaryReport(
         episodes=len(results),
         steps=sum(result.num_steps for result in results),
@@ -147,12 +190,11 @@ def _report(results: Sequence[Result]) -> EnvSummaryReport:
         truncated=sum(result.truncated for result in results),
         failed=len(results) - len(counted),
         failures=dict(Counter(r.failure for r in results if r.failure is not None)),
-        metrics={
-            name: fmean(r.metrics[name] for r in counted if name in r.metrics) for name in names
-        },
+        metrics=metrics,
         pass_at_k=_by_num_samples(counted, pass_at_k),
         pass_hat_k=_by_num_samples(counted, pass_hat_k),
-        by_label=_by_label(counted),
+        metrics_missing=missing,
+        by_label=summarize_labels(results, by),
         digest=digest_of(result.fingerprint for result in results),
     )
 
@@ -183,30 +225,75 @@ def _by_num_samples(
     return estimates
 
 
-MAX_LABEL_VALUES = 20
-"""A label with more values than this names single tasks rather than kinds of them."""
+def _metric_names(results: Sequence[Result]) -> list[str]:
+    return sorted({name for result in results for name in result.metrics})
 
 
-def _by_label(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float | int]]]:
-    found: dict[str, dict[str | int, list[Result]]] = defaultdict(lambda: defaultdict(list))
-    for result in results:
-        for label, value in result.labels.items():
-            found[label][value].append(result)
-    return {
-        label: {
-            str(value): {
-                "episodes": len(group),
-                "success_rate": fmean(result.success for result in group),
-                "mean_return": fmean(result.return_ for result in group),
+def _metrics(
+    results: Sequence[Result], names: Sequence[str]
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Return each metric's mean over the episodes that have it, and in how many it is missing."""
+    found = {name: [r.metrics[name] for r in results if name in r.metrics] for name in names}
+    means = {name: fmean(values) for name, values in found.items() if values}
+    missing = {name: len(results) - len(values) for name, values in found.items()}
+    return means, {name: count for name, count in missing.items() if count}
+
+
+MAX_LABEL_VALUES = 12
+"""A label with more values than this is left out unless it is asked for: it may name single tasks."""
+
+
+def summarize_labels(
+    results: Iterable[Result], by: Sequence[str] | None = None
+) -> dict[str, dict[str, LabelReport]]:
+    """Return a report for each value of labels, over the episodes that have the label.
+
+    Args:
+        by: Labels; `a+b` stands for the pairs of values of both. None takes every label with at most
+            `MAX_LABEL_VALUES` values.
+    """
+    counted = [result for result in results if result.failure is None]
+    if by is None:
+        wanted = sorted({label for result in counted for label in result.labels})
+    else:
+        wanted = list(dict.fromkeys(by))
+    names = _metric_names(counted)
+    reports: dict[str, dict[str, LabelReport]] = {}
+    for label in wanted:
+        groups: dict[tuple[str | int, ...], list[Result]] = defaultdict(list)
+        parts = label.split("+")
+        for result in counted:
+            if all(part in result.labels for part in parts):
+                groups[tuple(result.labels[part] for part in parts)].append(result)
+        if groups and (by is not None or len(groups) <= MAX_LABEL_VALUES):
+            reports[label] = {
+                ", ".join(map(str, values)): _label_report(groups[values], names)
+                for values in sorted(groups, key=lambda values: [*map(label_order, values)])
             }
-            for value, group in sorted(groups.items(), key=_place)
-        }
-        for label, groups in sorted(found.items())
-        if len(groups) <= MAX_LABEL_VALUES
+    return reports
+
+
+def _label_report(results: Sequence[Result], names: Sequence[str]) -> LabelReport:
+    num_successes = sum(result.success for result in results)
+    metrics, missing = _metrics(results, names)
+    return LabelReport(
+        episodes=len(results),
+        success_rate=num_successes / len(results),
+        success_ci95=wilson_interval(num_successes, len(results)),
+        mean_return=fmean(result.return_ for result in results),
+        metrics=metrics,
+        metrics_missing=missing,
+    )
+
+
+def labels_to_json(reports: LabelReports) -> dict[str, JsonValue]:
+    """Return reports by label as a JSON object."""
+    return {
+        label: {value: report.to_json() for value, report in rows.items()}
+        for label, rows in reports.items()
     }
 
 
-def _place(item: tuple[str | int, object]) -> tuple[bool, int, str]:
-    """Numbers first and in their own order: 9 hops before 10."""
-    value = item[0]
+def label_order(value: str | int) -> tuple[bool, int, str]:
+    """Return what sorts values of a label: numbers first and in their own order, 9 before 10."""
     return (False, value, "") if isinstance(value, int) else (True, 0, value)

@@ -31,7 +31,8 @@ class JsonService:
     """One service, called over HTTP with JSON.
 
     Only for calls that change nothing over there: a call whose answer was lost, or that was answered
-    by 408, 429, 500, 502, 503 or 504, is sent again, and Retry-After is honoured. Safe to use from several threads.
+    by 408, 429, 500, 502, 503 or 504, is sent again, and Retry-After is honoured up to half a
+    minute. Safe to use from several threads.
 
     Args:
         base_url: Such as `http://127.0.0.1:8000/v1`; the paths of the calls are appended to it.
@@ -144,10 +145,11 @@ class JsonService:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _send_once(self, request: httpx.Request) -> bytes:
+        deadline = time.monotonic() + self._timeout_s
         try:
             response = self._http.send(request, stream=True)
             try:
-                content = self._read(request, response)
+                content = self._read(request, response, deadline)
             finally:
                 response.close()
         except httpx.HTTPError as error:
@@ -162,9 +164,8 @@ class JsonService:
             **_retry_after(response),
         )
 
-    def _read(self, request: httpx.Request, response: httpx.Response) -> bytes:
-        """Return the body. Its time is bounded as well: a timeout of httpx is for one chunk only."""
-        deadline = time.monotonic() + self._timeout_s
+    def _read(self, request: httpx.Request, response: httpx.Response, deadline: float) -> bytes:
+        """Return the body, come in until the deadline: a timeout of httpx is for one chunk only."""
         parts: list[bytes] = []
         size = 0
         for part in response.iter_bytes():
@@ -207,18 +208,22 @@ class _Pace:
 def _key_header(what: str, api_key_env: str | None, header: str) -> dict[str, str]:
     if api_key_env is None:
         return {}
-    key = os.environ.get(api_key_env)
-    if not key:
+    key = os.environ.get(api_key_env, "").strip()
+    if not (key and key.isascii() and key.isprintable()):
+        # The key itself is never shown, nor may it get into a header's own error.
         raise InvalidInput(
             f"{what} takes its key from the environment variable {api_key_env}, "
-            "which is not set or empty"
+            "which is not set, empty, or no single line of ASCII text"
         )
     return {header: f"Bearer {key}" if header == "Authorization" else key}
 
 
 def _retry_after(response: httpx.Response) -> dict[str, JsonValue]:
     text = response.headers.get("retry-after", "")
-    return {"retry_after_s": int(text)} if text.isascii() and text.isdigit() else {}
+    is_seconds = text.isascii() and text.isdigit()
+    return (
+        {"retry_after_s": int(text[:9])} if is_seconds else {}
+    )  # int() refuses thousands of digits
 
 
 def _may_repeat(error: Exception) -> bool | float:

@@ -1,10 +1,13 @@
 """Games on disk: made when first played, kept in a cache, checked whenever they are loaded."""
 
+import atexit
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
 import threading
+from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -12,21 +15,38 @@ from pathlib import Path
 from steppo_env.errors import EnvError
 from steppo_textworld.engine import TEXTWORLD_VERSION
 from steppo_textworld.levels import GameSpec
-from steppo_textworld.maker import make_elsewhere
+from steppo_textworld.maker import Maker
 from steppo_textworld.story import Game
 
-__all__ = ["game_folder", "games_home", "open_game"]
+__all__ = [
+    "CACHE_VERSION",
+    "FILES",
+    "game_folder",
+    "games_home",
+    "is_intact",
+    "make_game",
+    "open_game",
+    "try_lock",
+]
 
 RECIPE = 1
 """Part of the cache key: a change in how games are made is a new number."""
+
+CACHE_VERSION = f"textworld-{TEXTWORLD_VERSION}-recipe-{RECIPE}"
+"""The folder of the games that this version makes and plays."""
 
 FILES = ("game.json", "game.z8")
 CHECKSUMS = "SHA256SUMS"
 NUM_LOADED = 64
 """Games whose world model stays in memory."""
+LITTLE_SPACE = 16_000_000
+"""Bytes that making a game may need for a moment; below it a failure is put down to a full disk."""
 
 # TextWorld parses a game's rules with one global parser, which two threads would break.
 _lock = threading.Lock()
+
+_maker = Maker()
+atexit.register(_maker.close)
 
 
 def games_home() -> Path:
@@ -37,8 +57,7 @@ def games_home() -> Path:
 
 def game_folder(spec: GameSpec) -> Path:
     """Return where a game is kept; the path names all that determines its content."""
-    version = f"textworld-{TEXTWORLD_VERSION}-recipe-{RECIPE}"
-    return games_home() / version / spec.kind / f"{spec.split}-{spec.index}"
+    return games_home() / CACHE_VERSION / spec.kind / f"{spec.split}-{spec.index}"
 
 
 def open_game(spec: GameSpec) -> Game:
@@ -55,8 +74,23 @@ def open_game(spec: GameSpec) -> Game:
         try:
             return _load(folder)
         except _DamagedError:
-            _make(spec, folder)
+            _make(spec, folder, _maker)
             return _load(folder)
+
+
+def make_game(spec: GameSpec, maker: Maker) -> bool:
+    """Make a game that the cache lacks or has damaged; return whether it was made.
+
+    Unlike `open_game`, threads with makers of their own make games side by side.
+
+    Raises:
+        EnvError: The game cannot be made, or the cache cannot be written.
+    """
+    folder = game_folder(spec)
+    if is_intact(folder):
+        return False
+    _make(spec, folder, maker)
+    return True
 
 
 class _DamagedError(Exception):
@@ -65,12 +99,13 @@ class _DamagedError(Exception):
 
 @lru_cache(maxsize=NUM_LOADED)
 def _load(folder: Path) -> Game:
-    if not _is_intact(folder):
+    if not is_intact(folder):
         raise _DamagedError(folder)
     return Game(folder)
 
 
-def _is_intact(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
+    """Return whether a folder has a game, with the bytes that were written."""
     try:
         return (folder / CHECKSUMS).read_bytes() == _checksums(folder)
     except OSError:
@@ -82,21 +117,49 @@ def _checksums(folder: Path) -> bytes:
     return "".join(f"{digest}  {name}\n" for digest, name in digests).encode()
 
 
-def _make(spec: GameSpec, folder: Path) -> None:
+def _make(spec: GameSpec, folder: Path, maker: Maker) -> None:
     """Make a game beside its place and move it there in one piece."""
-    workplace = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}")
     try:
-        workplace.mkdir(parents=True)
-        make_elsewhere(spec, workplace)
-        (workplace / CHECKSUMS).write_bytes(_checksums(workplace))
-        _move(workplace, folder)
+        with _workplace(folder) as workplace:
+            maker.make(spec, workplace)
+            (workplace / CHECKSUMS).write_bytes(_checksums(workplace))
+            _move(workplace, folder)
     except OSError as error:
         raise EnvError(
             f"cannot keep games under {games_home()}: {error}; "
             "set STEPPO_HOME to a folder that can be written"
         ) from error
+
+
+@contextlib.contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """Make a folder beside a game's place, locked as long as its owner lives."""
+    workplace = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}")
+    workplace.mkdir(parents=True)
+    descriptor = os.open(workplace, os.O_RDONLY)
+    try:
+        try_lock(descriptor)
+        yield workplace
+    except EnvError as error:
+        num_free = shutil.disk_usage(folder.parent).free
+        if num_free >= LITTLE_SPACE:
+            raise
+        raise EnvError(
+            f"{error} (only {num_free / 1e6:.1f} MB are free under {games_home()}; make room, or "
+            "set STEPPO_HOME to another folder)"
+        ) from error
     finally:
+        os.close(descriptor)
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open folder for this process; return False when another has it, or none can."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _move(made: Path, folder: Path) -> None:
@@ -107,7 +170,7 @@ def _move(made: Path, folder: Path) -> None:
             return
         except OSError:
             # A folder cannot replace one that has files: whoever came first stays, unless damaged.
-            if _is_intact(folder):
+            if is_intact(folder):
                 return
             discarded = made.with_name(f"{made.name}-discarded")
             with contextlib.suppress(FileNotFoundError):

@@ -27,6 +27,8 @@ class Family(StrEnum):
     """Get out of a locked bedroom, fetch the named food and put it on the stove."""
     COOKING = "cooking"
     """Read the recipe, gather and prepare its ingredients, and eat the meal; mistakes lose."""
+    CUSTOM = "custom"
+    """Do what TextWorld's general generator asks for: any of its actions, one or several quests."""
 
 
 class Instructions(StrEnum):
@@ -82,6 +84,7 @@ FAMILIES: Mapping[Family, FamilyInfo] = {
     Family.TREASURE_HUNTER: FamilyInfo(last_level=30, default_level=8),
     Family.SIMPLE: FamilyInfo(last_level=3, default_level=2),
     Family.COOKING: FamilyInfo(last_level=10, default_level=3),
+    Family.CUSTOM: FamilyInfo(last_level=33, default_level=5),
 }
 
 MAX_ROOMS = 100
@@ -106,6 +109,11 @@ _COOKING: tuple[Mapping[str, int | bool], ...] = (
 _COOKING_SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 
 
+_BRANCHED = {31: (5, 4), 32: (6, 5), 33: (8, 6)}
+"""Rooms and commands of the levels whose quest has two branches. TextWorld finds no shorter one, and
+searches for minutes for a longer one or a third branch."""
+
+
 def problem_with(family: Family, level: int) -> str | None:
     """Return why a family has no such level, or None when it has."""
     last = FAMILIES[family].last_level
@@ -119,7 +127,13 @@ def problem_with(family: Family, level: int) -> str | None:
 
 
 def challenge_settings(spec: GameSpec) -> dict[str, object]:
-    """Return the settings of TextWorld's challenge for a game."""
+    """Return the settings of TextWorld's challenge for a game.
+
+    Those of the family `custom` are attributes of TextWorld's `GameOptions`, as `tw-make custom`
+    sets them.
+    """
+    if spec.family is Family.CUSTOM:
+        return {**_custom_settings(spec.level)}
     if spec.family is Family.SIMPLE:
         told = "detailed" if spec.instructions is Instructions.WALKTHROUGH else "brief"
         return {
@@ -137,6 +151,29 @@ def challenge_settings(spec: GameSpec) -> dict[str, object]:
     return {"level": spec.level}
 
 
+def _custom_settings(level: int) -> dict[str, int]:
+    """Return the settings of a level: ten each of one, two and three quests, then two branches.
+
+    Within the tens the world grows by the level, and there are two objects for each room. A single
+    quest has as many commands as its place; where there are several, each has half of that.
+    """
+    if level in _BRANCHED:
+        num_rooms, length = _BRANCHED[level]
+        num_quests, breadth = 1, 2
+    else:
+        place = (level - 1) % 10 + 1
+        num_quests, breadth = (level - 1) // 10 + 1, 1
+        num_rooms = place + num_quests
+        length = place if num_quests == 1 else (place + 1) // 2
+    return {
+        "nb_rooms": num_rooms,
+        "nb_objects": 2 * num_rooms,
+        "nb_parallel_quests": num_quests,
+        "quest_length": length,
+        "quest_breadth": breadth,
+    }
+
+
 def quest_length(family: Family, level: int) -> int:
     """Return about how many commands win a game of a level; measured where TextWorld fixes none."""
     if family is Family.COIN_COLLECTOR:
@@ -146,6 +183,9 @@ def quest_length(family: Family, level: int) -> int:
         return round(first + (last - first) * ((level - 1) % 10) / 9)
     if family is Family.SIMPLE:
         return 12
+    if family is Family.CUSTOM:
+        settings = _custom_settings(level)
+        return settings["nb_parallel_quests"] * settings["quest_length"]
     return _COOKING_LENGTHS[level - 1]
 
 

@@ -1,7 +1,7 @@
 """The words around a game: instructions, and the state as the model reads it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from steppo_env.rendering import Section, Shrink, render_sections
@@ -11,7 +11,7 @@ __all__ = ["Turn", "admissible_text", "is_room", "rejection_text", "render_state
 
 _ROOM = re.compile(r"^-= .* =-$", re.MULTILINE)
 
-_COMMANDS = {
+_COMMANDS: Mapping[str, str] = {
     Family.COIN_COLLECTOR: "look, inventory, go north, examine coin, take coin",
     Family.TREASURE_HUNTER: (
         "look, inventory, go north, examine chest, open chest, unlock door with key, "
@@ -26,9 +26,35 @@ _COMMANDS = {
         "drop carrot, chop carrot with knife, slice carrot with knife, dice carrot with knife, "
         "cook carrot with oven, prepare meal, eat meal"
     ),
+    Family.CUSTOM: (
+        "look, inventory, go north, examine chest, open chest, close chest, "
+        "unlock door with key, lock door with key, take key, take key from chest, "
+        "insert coin into chest, put coin on table, drop coin, eat apple"
+    ),
+    "alfworld": (
+        "look, inventory, go to desk 1, open drawer 1, close drawer 1, examine desk 1, "
+        "take mug 1 from desk 1, move mug 1 to shelf 1, heat mug 1 with microwave 1, "
+        "cool mug 1 with fridge 1, clean mug 1 with sinkbasin 1, slice bread 1 with knife 1, "
+        "use desklamp 1"
+    ),
+    "cooking_nips2018": (
+        "look, inventory, go north, examine cookbook, open fridge, take carrot from fridge, "
+        "drop carrot, chop carrot with knife, slice carrot with knife, dice carrot with knife, "
+        "cook carrot with oven, prepare meal, eat meal"
+    ),
+    "twc": (
+        "look, inventory, go north, examine table, open wardrobe, take sock, take sock from table, "
+        "insert sock into wardrobe, put cup on table, drop cup"
+    ),
 }
 
-_HINTS = {
+_ANY_COMMANDS = (
+    "look, inventory, go north, examine chest, open chest, unlock door with key, take key, "
+    "take key from chest, insert coin into chest, put coin on table, drop coin"
+)
+"""For the games of packs that are of no known family."""
+
+_HINTS: Mapping[str, str] = {
     Family.COIN_COLLECTOR: "There is one coin, in a room you have to find.",
     Family.TREASURE_HUNTER: (
         "Take only the object that the objective names: taking the wrong one loses the game."
@@ -40,6 +66,29 @@ _HINTS = {
         "more; cooking it twice, cutting or cooking it in another way, or eating it loses the game. "
         "When everything is ready, prepare the meal in the kitchen and eat it."
     ),
+    Family.CUSTOM: (
+        "The objective may ask for several things; every one of them has to be done. Food that the "
+        "objective needs is gone once it is eaten."
+    ),
+    "alfworld": (
+        "You are in a house, and everything you can go to is named at the start; things lie on it or "
+        "in it, and what is closed has to be opened first. You can carry one thing at a time. Where "
+        "the task asks for something hot, cool or clean, take it, go to the microwave, the fridge or "
+        "the sink, and do it there before you put it in its place. To look at something under a lamp, "
+        "carry it and use the lamp."
+    ),
+    "twc": "Things lie where they do not belong; each scores when it is where one would expect it.",
+}
+
+
+_KIN = {"cooking_nips2018": "cooking"}
+"""Families of packs with the rules of one that is generated here."""
+
+_EXAMPLE = "<think>I have not been north yet, so I look there first.</think>\n<act>go north</act>"
+_EXAMPLES = {
+    "alfworld": (
+        "<think>A mug may be on the desk, so I look there first.</think>\n<act>go to desk 1</act>"
+    )
 }
 
 
@@ -56,20 +105,26 @@ class Turn:
         return feedback if self.command is None else f"> {self.command}\n{feedback}"
 
 
-def system_text(family: Family) -> str:
-    """Return the instructions: what this is, how to answer, what a command looks like."""
-    return (
+def system_text(family: str) -> str:
+    """Return the instructions: what this is, how to answer, what a command looks like.
+
+    Args:
+        family: A `Family`, or what a pack calls its games; those nobody knows get no hint.
+    """
+    hint = _HINTS.get(_KIN.get(family, family))
+    example = _EXAMPLES.get(family, _EXAMPLE)
+    opening = (
         "You are playing a text adventure. Each turn you read what the game says and answer with "
-        "the one command to play next. Reach the objective before the turns run out.\n"
-        f"{_HINTS[family]}\n"
-        "\n"
-        "Answer in this form, with a short thought and exactly one command:\n"
-        "<think>I have not been north yet, so I look there first.</think>\n"
-        "<act>go north</act>\n"
-        "\n"
-        f"Commands are short phrases such as: {_COMMANDS[family]}. Use the names of things as the "
-        "game writes them."
+        "the one command to play next. Reach the objective before the turns run out."
     )
+    closing = (
+        "Answer in this form, with a short thought and exactly one command:\n"
+        f"{example}\n"
+        "\n"
+        f"Commands are short phrases such as: {_COMMANDS.get(family, _ANY_COMMANDS)}. Use the names "
+        "of things as the game writes them."
+    )
+    return "\n".join([opening, *([hint] if hint else []), "", closing])
 
 
 def render_state(
@@ -100,7 +155,7 @@ def render_state(
     shown = earlier[-num_shown:] if num_shown else ()
     hidden = len(earlier) - len(shown)
     heading = f"# Earlier turns ({hidden} before these)" if hidden else "# Earlier turns"
-    is_in_room = is_room(latest.feedback)
+    is_in_room = latest.feedback == room
     told_below = None if is_in_room else room
     closing = "The game is over." if turns_left is None else f"Turns left: {turns_left}."
     sections = [

@@ -1,32 +1,25 @@
-"""A game as loaded, and one run through it: the Z-machine tells, TextWorld's logic keeps track."""
+"""A game with its world model, and one run: the Z-machine tells, TextWorld's logic keeps track."""
 
-import re
-import zlib
-from base64 import b64decode, b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import JsonValue
 
-from steppo_textworld.engine import inform7, interpreter, logic, world
+from steppo_textworld.engine import inform7, logic, world
+from steppo_textworld.machine import Machine
+from steppo_textworld.run import Reply, begins_with
 
 __all__ = ["Game", "Reply", "Story"]
 
-_TRACE = re.compile(r"\[[^\]]+\]\n?")
-"""What the game prints about its own actions once they are traced, such as `[looking]`."""
-_SUCCEEDED = re.compile(r"\[([^\]()]+) - succeeded\]")
-"""A whole action that took place. Those with a number in parentheses are parts of another."""
-_COUNTERS = re.compile(r"<score>\s*(-?\d+)\s*</score><moves>\s*\d+\s*</moves>\n?")
-_CENTRED = re.compile(r"^ +(\*\*\* .* \*\*\*)$", re.MULTILINE)
-_STATUS_LINE = re.compile(r"\n> +-= .* =--?\d+/-?\d+\s*$")
-"""The prompt and the terminal's status line: room, score and turns."""
-_QUESTION = "\n\nWould you like to RESTART"
-_ROOM = re.compile(r"^-= .* =-$", re.MULTILINE)
-_WON = "*** The End ***"
-_LOST = "*** You lost! ***"
+NUM_REMEMBERED = 16
+"""States of a game whose valid actions are kept: those from which episodes were forked last."""
+
+# TextWorld parses a game's rules with one global parser, which two threads would break.
+_parsing = threading.Lock()
 
 
 class Game:
@@ -41,35 +34,53 @@ class Game:
         max_score: The highest score.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.story_file = folder / "game.z8"
-        self.model: Any = world.Game.load(str(folder / "game.json"))
-        self.names: Any = inform7.Inform7Game(self.model)
-        self.objective: str = self.model.objective.strip()
-        self.walkthrough: tuple[str, ...] = tuple(self.model.metadata["walkthrough"])
+    def __init__(
+        self, folder: Path, name: str = "game", walkthrough: Sequence[str] | None = None
+    ) -> None:
+        """Load `name.json`; `name.z8` lies beside it.
+
+        Args:
+            walkthrough: Commands that win; None takes those that the model brings.
+        """
+        self.story_file = folder / f"{name}.z8"
+        with _parsing:
+            self.model: Any = world.Game.load(str(folder / f"{name}.json"))
+            self.names: Any = inform7.Inform7Game(self.model)
+        self.objective: str = (self.model.objective or "").strip()
+        known = self.model.metadata["walkthrough"] if walkthrough is None else walkthrough
+        self.walkthrough: tuple[str, ...] = tuple(known)
         self.max_score = int(self.model.max_score)
+        self._opening: Any = world.GameProgression(self.model, track_quests=False)
+        self._valid_actions: OrderedDict[tuple[str, ...], list[Any]] = OrderedDict()
 
+    def opening(self) -> Any:
+        """Return TextWorld's progression of a run that begins, without quests.
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a game answers.
+        It is copied because making one instantiates every rule of the game, which takes 3 ms.
+        """
+        progression = copy.copy(self._opening)
+        progression.state = self._opening.state.copy()
+        return progression
 
-    Attributes:
-        text: The words of the game, without banner and bookkeeping.
-        is_done: True when an action took place, also one that changed nothing, such as looking.
-        won: The game was won by this command.
-        lost: The game was lost by this command.
-    """
+    def progression(self, state: Any, facts: tuple[str, ...]) -> Any:
+        """Return TextWorld's progression at a state whose facts, as text and sorted, are these."""
+        progression = copy.copy(self._opening)
+        progression.state = state
+        actions = self._valid_actions.get(facts)
+        if actions is None:
+            kb = self.model.kb
+            rules, constants = kb.rules.values(), kb.types.constants_mapping
+            actions = list(state.all_applicable_actions(rules, constants))
+            self.remember(facts, actions)
+        progression._valid_actions = actions
+        return progression
 
-    text: str
-    is_done: bool = True
-    won: bool = False
-    lost: bool = False
-
-    @property
-    def has_ended(self) -> bool:
-        """True when the game takes no further command."""
-        return self.won or self.lost
+    def remember(self, facts: tuple[str, ...], valid_actions: list[Any]) -> None:
+        """Keep the valid actions of a state, which a fork will ask for."""
+        self._valid_actions[facts] = valid_actions
+        self._valid_actions.move_to_end(facts)
+        while len(self._valid_actions) > NUM_REMEMBERED:
+            self._valid_actions.popitem(last=False)
 
 
 class Story:
@@ -83,12 +94,12 @@ class Story:
         score: Points so far.
     """
 
-    def __init__(self, game: Game) -> None:
+    def __init__(self, game: Game, machine: Machine, progression: Any) -> None:
         self.game = game
         self.score = 0
         self._events: list[str] = []
-        self._machine = interpreter(game.story_file)
-        self._progression: Any = world.GameProgression(game.model, track_quests=False)
+        self._machine = machine
+        self._progression = progression
         self._facts = self._read_facts()
         self._admissible: tuple[str, ...] | None = None
         self._is_tracking_quests = False
@@ -99,30 +110,42 @@ class Story:
     @classmethod
     def begin(cls, game: Game) -> "Story":
         """Return a new run, at the opening of the game."""
-        story = cls(game)
-        banner, _ = story._machine.reset()
-        story.intro = _room(_clean(banner))
-        # The only report of which action a command turned out to be.
-        story._machine.step("tw-trace-actions")
-        story._machine.step("tw-extra-infos score")
+        story = cls(game, Machine(game.story_file), game.opening())
+        story.intro = story._machine.begin()
         return story
 
     def send(self, command: str) -> Reply:
         """Play one command: printable ASCII, at most 198 characters."""
-        told, _, _, _ = self._machine.step(command)
-        counters = _COUNTERS.findall(told)
-        if counters:
-            self.score = int(counters[-1])
-        followed = self._is_on_walkthrough and command == self._next_on_walkthrough
-        events = _SUCCEEDED.findall(told)
-        changed = [self._follow(event) for event in events]
+        told = self._machine.send(command)
+        if told.score is not None:
+            self.score = told.score
+        followed = self._is_on_walkthrough and begins_with(
+            self.game.walkthrough[self._num_followed :], command
+        )
+        changed = [self._follow(event) for event in told.events]
         if any(changed):
             self._facts = self._read_facts()
             self._admissible = None
-        if followed and events:
+        if followed:
+            # Also where the game refuses it: the walkthroughs of others open what is open.
             self._num_followed += 1
             self._waypoint = self._facts
-        return Reply(_clean(told), bool(events), won=_WON in told, lost=_LOST in told)
+        return told.reply
+
+    @property
+    def objective(self) -> str:
+        """What the player is told to do."""
+        return self.game.objective
+
+    @property
+    def max_score(self) -> int:
+        """The highest score."""
+        return self.game.max_score
+
+    @property
+    def world(self) -> JsonValue:
+        """All that is true."""
+        return [*self._facts]
 
     @property
     def admissible(self) -> tuple[str, ...]:
@@ -152,16 +175,18 @@ class Story:
         commands = tuple(self.game.names.gen_commands_from_actions(policy))
         return commands if commands and commands[0] in self.admissible else None
 
+    def policy_length(self) -> int | None:
+        """Return how many actions TextWorld's policy for this state has, or None without one."""
+        self._track_quests()
+        policy = self._progression.winning_policy
+        return None if policy is None else len(policy)
+
     def save(self) -> dict[str, JsonValue]:
         """Return the run as JSON values."""
-        ram, stack, *registers, random, narrative = self._machine.get_state()
         facts = sorted(self._progression.state.facts, key=str)
+        self.game.remember(self._facts, self._progression.valid_actions)
         return {
-            "ram": _pack(ram.tobytes()),
-            "stack": _pack(stack.tobytes()),
-            "registers": [int(register) for register in registers],
-            "random": [int(number) for number in random],
-            "narrative": _pack(narrative),
+            "machine": self._machine.save(),
             "facts": [fact.serialize() for fact in facts],
             "events": [*self._events],
             "score": self.score,
@@ -170,21 +195,20 @@ class Story:
         }
 
     @classmethod
-    def load(cls, game: Game, saved: Mapping[str, Any]) -> "Story":
-        """Return the run that `save` wrote."""
-        story = cls(game)
-        ram, stack = (
-            np.frombuffer(_unpack(saved[name]), dtype=np.uint8).copy() for name in ("ram", "stack")
-        )
-        narrative = _unpack(saved["narrative"])
-        state = (ram, stack, *saved["registers"], tuple(saved["random"]), narrative)
-        story._machine.set_state(state)
+    def load(cls, game: Game, saved: Mapping[str, Any], spare: "Story | None" = None) -> "Story":
+        """Return the run that `save` wrote.
+
+        Args:
+            spare: A run that is not needed any more: its interpreter is used again, where it is one
+                of the same game, because starting another takes 5 ms.
+        """
+        is_fitting = spare is not None and spare.game is game
+        machine = spare._machine if spare and is_fitting else Machine(game.story_file)
+        machine.load(saved["machine"])
         facts = [logic.Proposition.deserialize(fact) for fact in saved["facts"]]
-        progression = world.GameProgression(game.model, track_quests=False)
-        progression.state = logic.State(game.model.kb.logic, facts)
-        progression._valid_actions = _valid_actions(game, progression.state)
-        story._progression = progression
-        story._facts = story._read_facts()
+        state = logic.State(game.model.kb.logic, facts)
+        names = tuple(sorted(map(str, facts)))
+        story = cls(game, machine, game.progression(state, names))
         story._events = list(saved["events"])
         story.score = saved["score"]
         story._num_followed = saved["num_followed"]
@@ -194,10 +218,6 @@ class Story:
     @property
     def _is_on_walkthrough(self) -> bool:
         return self._facts == self._waypoint
-
-    @property
-    def _next_on_walkthrough(self) -> str:
-        return self.game.walkthrough[self._num_followed]
 
     def _follow(self, event: str) -> bool:
         """Apply an action that the game reports; return whether it changed the world."""
@@ -222,30 +242,3 @@ class Story:
 
     def _read_facts(self) -> tuple[str, ...]:
         return tuple(sorted(map(str, self._progression.state.facts)))
-
-
-def _valid_actions(game: Game, state: Any) -> list[Any]:
-    kb = game.model.kb
-    return list(state.all_applicable_actions(kb.rules.values(), kb.types.constants_mapping))
-
-
-def _clean(told: str) -> str:
-    """Return what the player should read of what the game printed."""
-    text = _COUNTERS.sub("", _TRACE.sub("", told)).split(_QUESTION)[0]
-    text = _CENTRED.sub(r"\1", _STATUS_LINE.sub("", text))
-    text = "\n".join(line.rstrip() for line in text.split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
-
-
-def _room(opening: str) -> str:
-    """Return the opening without banner and objective."""
-    heading = _ROOM.search(opening)
-    return opening[heading.start() :] if heading else opening
-
-
-def _pack(data: bytes) -> str:
-    return b64encode(zlib.compress(data)).decode()
-
-
-def _unpack(text: str) -> bytes:
-    return zlib.decompress(b64decode(text))

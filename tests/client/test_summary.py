@@ -1,4 +1,5 @@
 import itertools
+import json
 import random
 from dataclasses import replace
 from statistics import fmean
@@ -7,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steppo_client.summary import EnvSummaryReport, Result, result_of, summarize_results
+from steppo_client.summary import (
+    EnvSummaryReport,
+    Result,
+    labels_to_json,
+    result_of,
+    summarize_labels,
+    summarize_results,
+)
 from steppo_env.mdp import Message, Step, StopReason, Trajectory
 from steppo_env.metrics import wilson_interval
 
@@ -191,17 +199,94 @@ def test_environments_are_reported_in_the_order_in_which_they_come() -> None:
     assert [(name, item.episodes) for name, item in made.items()] == [("z", 2), ("a", 1)]
 
 
-def test_labels_are_counted_apart_in_the_order_of_their_values() -> None:
+def test_a_metric_that_some_episodes_lack_is_counted_as_missing() -> None:
+    made = report(
+        trajectory(f1=0.5, recall=1.0),
+        trajectory(1, f1=1.0),
+        trajectory(2, f1=0.0),
+        trajectory(3, reason=StopReason.DEADLINE, late=1.0),
+    )
+
+    assert made.metrics == {"f1": 0.5, "num_rejected": 0.0, "recall": 1.0}
+    assert made.metrics_missing == {"recall": 2}, "an episode that failed lacks nothing"
+
+
+def test_labels_are_reported_apart_in_the_order_of_their_values() -> None:
     found = [
         replace(trajectory(n, success=n == 10), labels={"hops": n, "id": f"t{n}", "kind": kind})
-        for n, kind in zip([*range(9, 12), *range(20, 40)], "ab" * 12)
+        for n, kind in zip([*range(9, 12), *range(20, 30)], "ab" * 12)
     ]
     made = report(*found[:3])
+    assert list(made.by_label) == ["hops", "id", "kind"]
     assert list(made.by_label["hops"]) == ["9", "10", "11"]
-    assert made.by_label["hops"]["10"] == {"episodes": 1, "success_rate": 1.0, "mean_return": 1.0}
-    assert made.by_label["kind"]["a"]["episodes"] == 2
+    ten = made.by_label["hops"]["10"]
+    assert (ten.episodes, ten.success_rate, ten.mean_return) == (1, 1.0, 1.0)
+    assert ten.success_ci95 == wilson_interval(1, 1)
+    assert made.by_label["kind"]["a"].episodes == 2
 
-    assert report(*found).by_label.keys() == {"kind"}, "a label of single tasks is left out"
+    assert report(*found).by_label.keys() == {"kind"}, "a label of 13 single tasks is left out"
+
+
+def labelled(number: int, labels: dict[str, str | int], **more: float) -> Trajectory:
+    return replace(trajectory(number, **more), labels=labels)  # type: ignore[arg-type]
+
+
+FOUND = (
+    labelled(0, {"dataset": "x", "hops": 10}, f1=0.5),
+    labelled(1, {"dataset": "x", "hops": 2}, f1=1.0, success=True),
+    labelled(2, {"dataset": "y", "hops": 2}, recall=0.25),
+    labelled(3, {"dataset": "x", "hops": 2}, f1=0.5),
+    labelled(4, {"dataset": "x"}, f1=0.0),
+    replace(labelled(5, {"dataset": "x", "hops": 2}), stop_reason=StopReason.ENV_ERROR),
+)
+
+
+def test_each_value_of_a_label_has_its_means_and_says_what_is_missing() -> None:
+    made = summarize_labels(map(result_of, FOUND), ["hops", "hops"])
+
+    assert list(made) == ["hops"]
+    assert list(made["hops"]) == ["2", "10"]
+    two = made["hops"]["2"]
+    assert (two.episodes, two.success_rate, two.mean_return) == (3, 1 / 3, 1.0)
+    assert two.metrics == {"f1": 0.75, "num_rejected": 0.0, "recall": 0.25}
+    assert two.metrics_missing == {"f1": 1, "recall": 2}
+    assert made["hops"]["10"].metrics_missing == {"recall": 1}
+
+
+def test_two_labels_together_are_reported_by_their_pairs() -> None:
+    made = summarize_labels(map(result_of, FOUND), ["dataset+hops", "nothing"])
+
+    assert {value: row.episodes for value, row in made["dataset+hops"].items()} == {
+        "x, 2": 2,
+        "x, 10": 1,
+        "y, 2": 1,
+    }
+    assert list(made["dataset+hops"]) == ["x, 2", "x, 10", "y, 2"]
+    assert "nothing" not in made
+
+
+def test_a_label_that_is_asked_for_may_have_many_values() -> None:
+    found = [labelled(n, {"id": n, "kind": "a"}) for n in range(40)]
+
+    assert summarize_labels(map(result_of, found)).keys() == {"kind"}
+    assert len(summarize_labels(map(result_of, found), ["id"])["id"]) == 40
+
+
+def test_labels_as_json_have_every_number() -> None:
+    made = labels_to_json(summarize_labels(map(result_of, FOUND[:1]), ["hops"]))
+
+    assert json.loads(json.dumps(made)) == {
+        "hops": {
+            "10": {
+                "episodes": 1,
+                "success_rate": 0.0,
+                "success_ci95": list(wilson_interval(0, 1)),
+                "mean_return": 1.0,
+                "metrics": {"f1": 0.5, "num_rejected": 0.0},
+                "metrics_missing": {},
+            }
+        }
+    }
 
 
 @given(st.lists(TRAJECTORIES, min_size=1, max_size=8), st.randoms(use_true_random=False))

@@ -197,6 +197,16 @@ class LostExpert(Good):
         return parse_text("<answer>guess</answer>")
 
 
+class HalfReward(Good):
+    """Opens the box for half of the reward."""
+
+    env_id = "stub/HalfReward-v0"
+
+    def act(self, action: Action) -> Outcome:
+        outcome = super().act(action)
+        return replace(outcome, reward_terms={"opened": outcome.reward / 2})
+
+
 class WrongDistance(Good):
     """Is always one step from the goal."""
 
@@ -350,6 +360,36 @@ def _rewritten(env: Rewriting) -> Observation:
 
 
 _impose(Rewriting, "observation", property(_rewritten))
+
+
+class Sprawling(Good):
+    """Fills twice the room that it is given."""
+
+    env_id = "stub/Sprawling-v0"
+
+    def see(self, task: BoxTask) -> Observation:
+        text = self.text(task).ljust(2 * self.options.state_chars, "!")
+        return self.observe((Message("user", text),), text=text, state=self.state(), task=task)
+
+
+class CutInstructions(Good):
+    """Makes room by leaving out what it says first."""
+
+    env_id = "stub/CutInstructions-v0"
+
+    def see(self, task: BoxTask) -> Observation:
+        text, told = self.text(task), "Open the box." if self.options.state_chars > 2_000 else ""
+        messages = (Message("system", told), Message("user", text))
+        return self.observe(messages, text=text, state=self.state(), task=task)
+
+
+class Shaped(Good):
+    """Tells the policy that its reward is shaped."""
+
+    env_id = "stub/Shaped-v0"
+
+    def text(self, task: BoxTask) -> str:
+        return f"{super().text(task)} {len(self.options.step_rewards) or ''}".strip()
 
 
 class Leaky(Good):

@@ -55,6 +55,7 @@ def test_a_description_has_splits_and_options() -> None:
         "rendering",
         "size",
         "state_chars",
+        "step_rewards",
         "step_limit",
     }
     assert detail.model_dump().items() >= summarize(KEYDOOR).model_dump().items()

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from steppo_env.errors import (
     SteppoError,
     UnknownEnvironment,
 )
-from steppo_env.registry import env_class
+from steppo_env.registry import env_class, plugin_version
 from steppo_keydoor import KeyDoor
 
 Install = Callable[..., None]
@@ -39,6 +39,16 @@ def write(folder: Path, text: str) -> Path:
     path = folder / "serve.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_a_plugins_version_is_that_of_the_distribution_that_registers_it(
+    install_plugin: Install,
+) -> None:
+    install_plugin({"stub/Good-v0": "stub_envs:Good"})
+    assert plugin_version("stub/Good-v0") == "1.0"
+    assert plugin_version("steppo/KeyDoor-v0") == version("steppo-env")
+    with pytest.raises(UnknownEnvironment, match="stub/Bad-v0"):
+        plugin_version("stub/Bad-v0")
 
 
 def test_listing_loads_no_plugin() -> None:

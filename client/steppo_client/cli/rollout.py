@@ -1,7 +1,7 @@
 """`steppo rollout`: sample episodes of one environment into a store."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -86,13 +86,18 @@ def rollout(
     finish(plan, run_async(work), as_json)
 
 
-def finish(plan: RunPlan, results: list[Result], as_json: bool) -> None:
+def finish(
+    plan: RunPlan, results: list[Result], as_json: bool, by: Sequence[str] | None = None
+) -> None:
     """Print what a run gave.
+
+    Args:
+        by: Labels to report by; None takes every label of few values.
 
     Raises:
         typer.Exit: Infrastructure failed some episodes.
     """
-    reports = summarize_results(results)
+    reports = summarize_results(results, by)
     if as_json:
         environments: dict[str, JsonValue] = {
             name: report.to_json() for name, report in reports.items()

@@ -7,7 +7,7 @@ import pytest
 
 from steppo_client.cli import app
 
-VERBS = ["demo", "envs", "eval", "play", "rollout", "serve", "store"]
+VERBS = ["data", "demo", "envs", "eval", "play", "rollout", "serve", "store"]
 
 
 def run_python(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -52,6 +52,8 @@ def test_the_command_alone_shows_help_and_has_done_nothing(steppo: Any) -> None:
         (["rollout", "x", "--seed", "-1"], "Invalid value for '--seed'"),
         (["play", "x", "--index", "-1"], "Invalid value for '--index'"),
         (["store", "nope"], "No such command 'nope'"),
+        (["data", "nope"], "No such command 'nope'"),
+        (["data", "stats"], "Missing argument"),
         (["store", "ls"], "Missing option '--store'"),
         (["eval", "x"], "Missing option '--out'"),
     ],
@@ -98,3 +100,53 @@ def test_a_verb_whose_package_lacks_something_says_what_to_install(
     error = steppo("serve", "--port", "0", "more").error
     assert "No module named 'no_such_module'" in error
     assert 'pip install "steppo-env[server]"' in error
+
+
+def bring(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
+    """Let other packages bring these commands to `steppo data`."""
+    found = [EntryPoint(name, value, app.DATA_GROUP) for name, value in points.items()]
+    monkeypatch.setattr(app, "entry_points", lambda group: found if group == app.DATA_GROUP else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("no_such_module:convert", "No module named 'no_such_module'"),
+        ("json:no_such_command", "module 'json' has no attribute 'no_such_command'"),
+    ],
+)
+def test_a_data_command_that_cannot_be_imported_says_so(
+    steppo: Any, monkeypatch: pytest.MonkeyPatch, value: str, reason: str
+) -> None:
+    bring(monkeypatch, convert="steppo_multihop_qa.commands:convert", broken=value)
+
+    shown = " ".join(steppo("data", "--help").out.replace("│", " ").split())
+    assert f"broken Not installed here: {reason}" in shown
+    assert "convert Convert a published multi-hop question set" in shown
+    assert "stats Count the tasks" in shown
+    error = steppo("data", "broken", "--any", "thing").error
+    assert error.startswith(f"steppo data broken needs more than is installed here ({reason})")
+    assert steppo("data", "convert", "--help").code == 0
+
+
+def test_data_commands_are_imported_only_when_they_are_called_or_listed(
+    steppo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    class Watched(EntryPoint):
+        def load(self) -> Any:
+            loaded.append(self.name)
+            return lambda: None
+
+    points = [Watched(name, "json:loads", app.DATA_GROUP) for name in ("one", "two")]
+    monkeypatch.setattr(
+        app, "entry_points", lambda group: points if group == app.DATA_GROUP else []
+    )
+    for arguments in (["--help"], ["envs", "--help"], ["data", "stats", "--help"]):
+        assert steppo(*arguments).code == 0
+    assert loaded == []
+    assert steppo("data", "two").code == 0
+    assert loaded == ["two"]
+    steppo("data", "--help")
+    assert loaded == ["two", "one", "two"]

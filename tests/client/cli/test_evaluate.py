@@ -94,3 +94,72 @@ def test_a_folder_that_is_a_file_is_an_error_of_one_line(steppo: Any, tmp_path: 
     error = steppo("eval", KEYDOOR, "--policy", "expert", "--out", tmp_path / "file").error
 
     assert "cannot make the folder" in error
+
+
+def test_reports_are_made_by_the_labels_that_are_asked_for(steppo: Any, tmp_path: Path) -> None:
+    config = tmp_path / "variants.toml"
+    config.write_text(
+        "".join(
+            f'[environments.k{k}]\nenv_id = "steppo/MultihopQA-v0"\noptions = {{top_k = {k}}}\n'
+            for k in (3, 5)
+        )
+    )
+    arguments = ("eval", "k3", "k5", "--config", config, "--policy", "expert", "--tasks", 40)
+    done = steppo(*arguments, "--by", "dataset+hops, type", "--out", tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+
+    assert done.code == 0
+    assert list(report["by_label"]) == ["dataset+hops", "type"]
+    apart = [report["environments"][name]["by_label"]["dataset+hops"] for name in ("k3", "k5")]
+    both = report["by_label"]["dataset+hops"]
+    assert {value: row["episodes"] for value, row in both.items()} == {
+        value: sum(each[value]["episodes"] for each in apart) for value in apart[0]
+    }
+    assert both["world, 2"]["metrics"]["supporting_recall"] == 1.0
+    assert "## All environments" in (tmp_path / "out" / "report.md").read_text()
+    assert "world, 2" in done.out
+    assert "all environments" in done.out
+
+
+def test_the_json_is_made_by_the_same_labels(steppo: Any, tmp_path: Path) -> None:
+    arguments = ("eval", "steppo/MultihopQA-v0", "--policy", "random", "--tasks", 3, "--json")
+    found = steppo(*arguments, "--by", "hops", "--out", tmp_path).json["environments"]
+    report = json.loads((tmp_path / "report.json").read_text())
+
+    assert report["environments"] == found
+    assert list(found["steppo/MultihopQA-v0"]["by_label"]) == ["hops"]
+    assert report["by_label"] == {}, "one environment is reported once"
+
+
+def test_a_metric_that_is_missing_is_named(steppo: Any, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    pack.mkdir()
+    passage = {"id": "p", "title": "Lune", "text": "A river."}
+    question = {"split": "dev", "question": "Which?", "answer": "Lune"}
+    rows = [{**question, "id": "a", "supporting_ids": ["p"]}, {**question, "id": "b"}]
+    (pack / "corpus.jsonl").write_text(json.dumps(passage) + "\n")
+    (pack / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("eval", "steppo/MultihopQA-v0", "--policy", "expert", "--tasks", 2)
+    done = steppo(*arguments, "--set", f"data={pack}", "--out", tmp_path / "out")
+
+    line = "steppo/MultihopQA-v0: supporting_recall is missing in 1 of 2 episodes, not in its mean"
+    assert line in done.err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        ("nope", "no task has the label 'nope'; the labels are: dataset, hops, type"),
+        ("hops+nope", "no task has the label 'nope'"),
+        ("hops,", "--by takes labels as in hops,type"),
+        ("+hops", "--by takes labels as in hops,type"),
+        ("", "--by takes labels as in hops,type"),
+    ],
+)
+def test_a_label_that_is_none_is_refused_before_anything_is_played(
+    steppo: Any, tmp_path: Path, by: str, message: str
+) -> None:
+    arguments = ("eval", "steppo/MultihopQA-v0", "--policy", "expert", "--tasks", 2, "--by", by)
+
+    assert message in steppo(*arguments, "--out", tmp_path).error
+    assert not (tmp_path / "report.json").exists()

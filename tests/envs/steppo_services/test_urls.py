@@ -1,7 +1,7 @@
 import pytest
 
-from steppo_services.urls import check_url
 from steppo_env.errors import InvalidInput
+from steppo_services.urls import check_url
 
 
 @pytest.mark.parametrize(

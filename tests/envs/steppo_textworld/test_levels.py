@@ -4,6 +4,7 @@ import pytest
 
 from steppo_env.errors import InvalidOptions, UnknownTask
 from steppo_env.registry import make
+from steppo_env.testing import expert_action, play
 from steppo_textworld import Family, GameSpec, Instructions
 from steppo_textworld.levels import challenge_settings, problem_with, quest_length
 
@@ -23,6 +24,14 @@ ENV_ID = "steppo/TextWorld-v0"
         (Family.TREASURE_HUNTER, 20, 10),
         (Family.TREASURE_HUNTER, 21, 3),
         (Family.TREASURE_HUNTER, 30, 20),
+        (Family.CUSTOM, 1, 1),
+        (Family.CUSTOM, 10, 10),
+        (Family.CUSTOM, 11, 2),
+        (Family.CUSTOM, 20, 10),
+        (Family.CUSTOM, 21, 3),
+        (Family.CUSTOM, 30, 15),
+        (Family.CUSTOM, 31, 4),
+        (Family.CUSTOM, 33, 6),
     ],
 )
 def test_quest_lengths_are_those_of_textworld(family: Family, level: int, length: int) -> None:
@@ -47,6 +56,7 @@ def test_treasure_hunter_lengths_equal_the_challenge_at_every_level(level: int) 
         ({"family": "treasure_hunter", "level": 31}, "levels 1 to 30"),
         ({"family": "coin_collector", "level": 151}, "102 rooms"),
         ({"family": "coin_collector", "level": 301}, "300"),
+        ({"family": "custom", "level": 34}, "levels 1 to 33"),
         ({"level": -1}, "greater than or equal to 0"),
         ({"reward": "money"}, "win"),
         ({"history": -1}, "history"),
@@ -89,3 +99,32 @@ def test_cooking_and_simple_test_with_other_foods_than_they_train_with() -> None
     ]
     assert settings(Family.SIMPLE, "test")["test"] is True
     assert settings(Family.SIMPLE, "train")["test"] is False
+
+
+def test_custom_levels_grow_the_world_then_the_number_of_quests() -> None:
+    def settings(level: int) -> tuple[object, ...]:
+        return tuple(
+            challenge_settings(
+                GameSpec(Family.CUSTOM, level, Instructions.GOAL, "train", 0)
+            ).values()
+        )
+
+    # Rooms, objects, quests, commands of each quest, branches of each quest.
+    assert settings(1) == (2, 4, 1, 1, 1)
+    assert settings(10) == (11, 22, 1, 10, 1)
+    assert settings(11) == (3, 6, 2, 1, 1)
+    assert settings(20) == (12, 24, 2, 5, 1)
+    assert settings(30) == (13, 26, 3, 5, 1)
+    assert settings(32) == (6, 12, 1, 5, 2)
+
+
+@pytest.mark.parametrize(("level", "num_quests"), [(5, 1), (13, 2)])
+def test_custom_games_tell_every_quest_and_pay_for_each(level: int, num_quests: int) -> None:
+    env = make(ENV_ID, family="custom", level=level, reward="score")
+    task_id = f"custom-{level}/dev/0"
+    outcomes, _ = play(env, task_id, 0, expert_action)
+    assert outcomes[-1].info["success"] is True
+    assert outcomes[-1].info["max_score"] == num_quests
+    assert sum(outcome.reward for outcome in outcomes) == pytest.approx(1.0)
+    env.start(task_id, 0)
+    assert env.observation.text.count("\nAND\n") == num_quests - 1

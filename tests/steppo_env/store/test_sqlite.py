@@ -13,7 +13,9 @@ from sqlalchemy import Engine
 
 from steppo_env.errors import StoreError, StoreFromFuture
 from steppo_env.store import open_store, sqlite
+from steppo_env.store.layout import store_errors
 from steppo_env.store.samples import make_trajectory
+from steppo_env.store.schema import STORE
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ def test_an_unreadable_file_is_reported(read_only: Path, filled: Path) -> None:
 
 
 def test_each_connection_syncs_before_it_acknowledges(path: Path) -> None:
-    engine, _ = sqlite.open_engine(f"sqlite:///{path}", create=True)
+    engine, _ = sqlite.open_engine(f"sqlite:///{path}", STORE, create=True)
     try:
         with engine.connect() as one, engine.connect() as two:
             for connection in (one, two):
@@ -237,12 +239,12 @@ def test_a_file_name_may_hold_any_character(tmp_path: Path, name: str) -> None:
 
 
 def test_a_deleted_file_is_never_begun_again_by_an_open_store(path: Path) -> None:
-    engine, _ = sqlite.open_engine(f"sqlite:///{path}", create=True)
+    engine, _ = sqlite.open_engine(f"sqlite:///{path}", STORE, create=True)
     try:
         path.unlink()
         with (
             pytest.raises(StoreError, match="cannot be opened"),
-            sqlite.store_errors("read", str(path)),
+            store_errors("read", str(path)),
             engine.connect(),
         ):
             pass
@@ -324,11 +326,11 @@ def test_a_store_that_another_begins_meanwhile_is_joined(
     url = f"sqlite:///{path}"
     real = getattr(sqlite, "_use_wal")  # noqa: B009 - it stands between the look and the making
 
-    def begin_first(engine: Engine, location: str) -> None:
+    def begin_first(engine: Engine, location: str, noun: str) -> None:
         monkeypatch.setattr(sqlite, "_use_wal", real)
         with open_store(url) as other:
             other.append(make_trajectory("one"))
-        real(engine, location)
+        real(engine, location, noun)
 
     monkeypatch.setattr(sqlite, "_use_wal", begin_first)
     with open_store(url) as store:

@@ -44,10 +44,19 @@ def test_folders_of_packages_are_no_packages_themselves(home: str) -> None:
     assert list((ROOT / home).glob(depth)) == []
 
 
-def test_every_environment_package_is_registered() -> None:
-    registered = PYPROJECT["project"]["entry-points"]["steppo_env.environments"]
-    packages = {value.partition(":")[0] for value in registered.values()}
-    assert packages == {path.name for path in PACKAGES.values() if path.parent.name == "envs"}
+def packages_of(group: str) -> set[str]:
+    """Return the packages that the entry points of a group name."""
+    registered = PYPROJECT["project"]["entry-points"][group]
+    return {value.partition(":")[0] for value in registered.values()}
+
+
+ENVIRONMENTS = packages_of("steppo_env.environments")
+
+
+def test_every_package_of_envs_is_registered_or_serves_those_that_are() -> None:
+    plugins = ENVIRONMENTS | packages_of("steppo_env.step_rewards")
+    in_envs = {path.name for path in PACKAGES.values() if path.parent.name == "envs"}
+    assert in_envs - plugins == {"steppo_services"}
 
 
 def test_installed_entry_points_are_those_of_pyproject() -> None:
@@ -58,10 +67,8 @@ def test_installed_entry_points_are_those_of_pyproject() -> None:
 
 
 def test_every_environment_has_a_readme_with_what_a_user_needs() -> None:
-    for name, path in PACKAGES.items():
-        if path.parent.name != "envs":
-            continue
-        text = (path / "README.md").read_text(encoding="utf-8").lower()
+    for name in sorted(ENVIRONMENTS):
+        text = (PACKAGES[name] / "README.md").read_text(encoding="utf-8").lower()
         for subject in ("tool", "action", "state", "reward", "split", "expert", "citation"):
             assert subject in text, f"{name}/README.md does not speak of {subject}"
 
@@ -81,7 +88,7 @@ def test_every_dependency_is_pinned_by_the_constraints() -> None:
     }
     extras = PYPROJECT["project"]["optional-dependencies"]
     needed = [*PYPROJECT["project"]["dependencies"]]
-    for extra in ("server", "textworld", "dev"):
+    for extra in ("server", "textworld", "alfworld", "postgres", "dev"):
         needed += extras[extra]
     names = {re.split(r"[\[<>=~! ]", item)[0].lower() for item in needed}
     assert names - {"steppo-env"} <= pinned

@@ -1,6 +1,7 @@
 """MultihopQA: search a corpus until the question is settled, then answer."""
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -9,21 +10,23 @@ import numpy as np
 from pydantic import JsonValue
 
 from steppo_env.env import StepEnv
+from steppo_env.keys import digest
 from steppo_env.mdp import Action, Message, Observation, Outcome, ToolCall
 from steppo_env.metrics import exact_match, token_f1
 from steppo_env.tasks import ListedTasks
 from steppo_env.tools import Rejection
 from steppo_multihop_qa.expert import Expert, Plan
 from steppo_multihop_qa.history import History, Reply
-from steppo_multihop_qa.options import MultihopOptions, Retrieval, RewardKind
+from steppo_multihop_qa.options import MultihopOptions, RewardKind
 from steppo_multihop_qa.prompts import (
     MAX_CALLS,
     TOOLBOX,
     Library,
     SearchArguments,
     system_text,
+    toolbox,
 )
-from steppo_multihop_qa.retrieval import Retriever, make_retriever
+from steppo_multihop_qa.retrieval import Corpus, Retriever, index_version, shared_retriever
 from steppo_multihop_qa.tasks import MultihopTask, Pack, load_pack, world_pack
 
 __all__ = ["MultihopQA"]
@@ -41,8 +44,16 @@ def _pack(data: Path | None) -> Pack:
 
 
 @cache
-def _retriever(data: Path | None, kind: Retrieval) -> Retriever:
-    return make_retriever(kind, tuple(_pack(data).passages.values()))
+def _corpus(data: Path | None) -> Corpus:
+    return Corpus(_pack(data).passages.values())
+
+
+@cache
+def _tasks(data: Path | None, index: str) -> ListedTasks[MultihopTask]:
+    """Return the tasks under a version that names the index too: it decides what is found."""
+    tasks = copy(_pack(data).tasks)
+    tasks.version = digest([tasks.version, index])
+    return tasks
 
 
 class MultihopQA(StepEnv[MultihopTask, MultihopOptions]):
@@ -60,12 +71,13 @@ class MultihopQA(StepEnv[MultihopTask, MultihopOptions]):
 
     @classmethod
     def load_tasks(cls, options: MultihopOptions) -> ListedTasks[MultihopTask]:
-        return _pack(options.data).tasks
+        return _tasks(options.data, index_version(options, _corpus(options.data)))
 
     def begin(self, task: MultihopTask, rng: np.random.Generator) -> Observation:
         self._open()
         self._history = History()
-        made = (self._search(task.question),) if self.options.forced_first_search else ()
+        forced = [task.question] if self.options.forced_first_search else []
+        made, _ = self._answer_queries(forced)
         self._history.reply = Reply(made, is_first=True)
         return self._observe(task)
 
@@ -82,7 +94,7 @@ class MultihopQA(StepEnv[MultihopTask, MultihopOptions]):
             history.reply = Reply(made, repeated, (*action.rejections, *rejected))
         return Outcome(
             self._observe(task),
-            reward_terms={"answer": self._score(task, self.options.reward)},
+            reward_terms=self._reward_terms(task),
             terminated=history.answer is not None,
             rejected=rejected,
             info=self._metrics(task),
@@ -108,8 +120,9 @@ class MultihopQA(StepEnv[MultihopTask, MultihopOptions]):
         """Take hold of what all episodes share; only the first episode of a process waits for it."""
         options = self.options
         passages = _pack(options.data).passages
-        self._library = Library(passages, options.passage_chars)
-        self._retriever = _retriever(options.data, options.retriever)
+        matches_words = options.retriever.matches_words
+        self._library = Library(passages, options.passage_chars, matches_words)
+        self._retriever: Retriever = shared_retriever(options, _corpus(options.data))
         self._expert = Expert(self._retriever, passages, options.top_k)
 
     def _plan(self) -> Plan:
@@ -120,20 +133,30 @@ class MultihopQA(StepEnv[MultihopTask, MultihopOptions]):
         """Make the new ones of the searches; return the numbers of the new and the repeated."""
         made: list[int] = []
         repeated: list[int] = []
+        new = [query for query in queries if self._history.number_of(query) is None]
+        found = dict(zip(new, self._retriever.search_batch(new, self.options.top_k)))
         for query in queries:
             number = self._history.number_of(query)
             if number is None:
-                made.append(self._search(query))
+                passage_ids = [passage.passage_id for passage in found[query]]
+                made.append(self._history.add(query, passage_ids))
             else:
                 repeated.append(number)
         self._history.num_repeated += len(repeated)
         return tuple(made), tuple(repeated)
 
-    def _search(self, query: str) -> int:
-        found = self._retriever.search(query, self.options.top_k)
-        return self._history.add(query, [passage.passage_id for passage in found])
+    def _reward_terms(self, task: MultihopTask) -> dict[str, float]:
+        kind, weight = self.options.reward, self.options.f1_weight
+        if kind is not RewardKind.MIXED:
+            return {"answer": self._score(task, kind)}
+        # Two terms, so that a store tells what was earned by an exact answer and what by a near one.
+        return {
+            "answer_em": (1.0 - weight) * self._score(task, RewardKind.EM),
+            "answer_f1": weight * self._score(task, RewardKind.F1),
+        }
 
     def _score(self, task: MultihopTask, kind: RewardKind) -> float:
+        """Return the answer's exact match or F1; 0 before the answer."""
         answer = self._history.answer
         if answer is None:
             return 0.0
@@ -156,7 +179,8 @@ class MultihopQA(StepEnv[MultihopTask, MultihopOptions]):
         }
 
     def _observe(self, task: MultihopTask) -> Observation:
-        system = system_text(self.options.top_k)
+        matches_words = self.options.retriever.matches_words
+        system = system_text(self.options.top_k, matches_words=matches_words)
         budget = max(0, self.options.state_chars - len(system))
         user = self._library.state_text(task.question, self._history, budget)
         reply = self._library.reply_text(self._history)
@@ -166,7 +190,7 @@ class MultihopQA(StepEnv[MultihopTask, MultihopOptions]):
             (Message("system", system), Message("user", user)),
             text=reply,
             state=self._history.canonical(),
-            tools=TOOLBOX.specs,
+            tools=toolbox(matches_words=matches_words).specs,
             task=task,
         )
 

@@ -13,7 +13,15 @@ from steppo_env.tools import Tool, ToolArguments, Toolbox
 from steppo_multihop_qa.history import History
 from steppo_multihop_qa.retrieval import Passage
 
-__all__ = ["MAX_CALLS", "MAX_QUERY", "TOOLBOX", "Library", "SearchArguments", "system_text"]
+__all__ = [
+    "MAX_CALLS",
+    "MAX_QUERY",
+    "TOOLBOX",
+    "Library",
+    "SearchArguments",
+    "system_text",
+    "toolbox",
+]
 
 MAX_CALLS = 4
 """Most tool calls that one response may make."""
@@ -53,7 +61,15 @@ class SearchArguments(ToolArguments):
     )
 
 
+class MeaningArguments(SearchArguments):
+    """Search the collection and return the passages that best match the query."""
+
+    query: Query = Field(description="What the wanted passage should tell, in a few words.")
+
+
 TOOLBOX = Toolbox(Tool("search", SearchArguments))
+MEANING_TOOLBOX = Toolbox(Tool("search", MeaningArguments))
+"""The same tool over a retriever that does not compare words."""
 
 _SYSTEM = """\
 You answer a question by searching a collection of passages. The answer is seldom in one passage: \
@@ -68,7 +84,7 @@ To search, call the tool `search`:
 You may make up to MAX_CALLS calls in one response, each in its own <tool_call> tags; each returns \
 at most TOP_K passages. The arguments have this JSON Schema:
 SCHEMA
-A search matches words, not meaning, so use names and distinctive terms. Do not repeat a search \
+HOW_TO_SEARCH Do not repeat a search \
 that was already made: vary its words, or look for another link of the chain.
 
 To answer, once the passages settle it:
@@ -78,11 +94,21 @@ Give the answer alone, in as few words as the passages use for it: a name, a dat
 or no. An answer is final and ends the episode, so never put it in one response with a search."""
 
 
+WORDS = "A search matches words, not meaning, so use names and distinctive terms."
+MEANING = "A search matches meaning, so say what is to be found, with the names that are known."
+
+
+def toolbox(*, matches_words: bool) -> Toolbox:
+    """Return the tool as it is described for a retriever that compares words, or does not."""
+    return TOOLBOX if matches_words else MEANING_TOOLBOX
+
+
 @cache
-def system_text(top_k: int) -> str:
+def system_text(top_k: int, *, matches_words: bool = True) -> str:
     """Return the instructions: the task, the tool and the output format."""
-    schema = json.dumps(TOOLBOX.specs[0].parameters)
-    text = _SYSTEM.replace("MAX_CALLS", str(MAX_CALLS)).replace("TOP_K", str(top_k))
+    schema = json.dumps(toolbox(matches_words=matches_words).specs[0].parameters)
+    text = _SYSTEM.replace("HOW_TO_SEARCH", WORDS if matches_words else MEANING)
+    text = text.replace("MAX_CALLS", str(MAX_CALLS)).replace("TOP_K", str(top_k))
     return text.replace("SCHEMA", schema)
 
 
@@ -93,10 +119,12 @@ class Library:
     Attributes:
         passages: Every passage, by id.
         passage_chars: Longest text of a passage as shown, in characters.
+        matches_words: True when a search compares words; says why one found nothing.
     """
 
     passages: Mapping[str, Passage]
     passage_chars: int
+    matches_words: bool = True
 
     def state_text(self, question: str, history: History, budget_chars: int) -> str:
         """Return the state as the user message of a rebuilt prompt."""
@@ -108,7 +136,7 @@ class Library:
             self._passage(history, passage_id, shows_query=True)
             for passage_id in history.passage_numbers
         )
-        notes = tuple(f"- {note}" for note in _notes(history))
+        notes = tuple(f"- {note}" for note in self._notes(history))
         sections = (
             Section("Question", (question,)),
             Section("Searches so far", searches, Shrink.OLDEST),
@@ -121,7 +149,7 @@ class Library:
     def reply_text(self, history: History) -> str:
         """Return the bare result of the last response, as the reply to it."""
         parts = [self._result(history, number) for number in history.reply.made]
-        notes = _notes(history)
+        notes = self._notes(history)
         if notes:
             parts.append("\n".join(["About your last response:", *(f"- {note}" for note in notes)]))
         if history.answer is not None:
@@ -146,6 +174,19 @@ class Library:
         text = _shorten(self.passages[passage_id].text, self.passage_chars)
         return f"{self._name(history, passage_id)}{found_by}\n{text}"
 
+    def _notes(self, history: History) -> tuple[str, ...]:
+        """Return what the policy is told about its last response, rejections first."""
+        if history.reply.is_first:
+            return ()
+        nothing = "no passage has any word of" if self.matches_words else "nothing was found for"
+        empty = [
+            f'{nothing} "{history.searches[number].query}"; try other words'
+            for number in history.reply.made
+            if not history.searches[number].found
+        ]
+        repeated = [_repeated(history, number) for number in history.reply.repeated]
+        return (*history.reply.notes, *empty, *repeated)
+
     def _name(self, history: History, passage_id: str) -> str:
         number = history.passage_numbers[passage_id] + 1
         return f"[{number}] {self.passages[passage_id].title}"
@@ -162,19 +203,6 @@ def _outcome(history: History, number: int) -> str:
     if num_found == 0:
         return "no passages"
     return f"{num_found} passage{'s' if num_found > 1 else ''}, {num_new} new"
-
-
-def _notes(history: History) -> tuple[str, ...]:
-    """Return what the policy is told about its last response, rejections first."""
-    if history.reply.is_first:
-        return ()
-    empty = [
-        f'no passage has any word of "{history.searches[number].query}"; try other words'
-        for number in history.reply.made
-        if not history.searches[number].found
-    ]
-    repeated = [_repeated(history, number) for number in history.reply.repeated]
-    return (*history.reply.notes, *empty, *repeated)
 
 
 def _repeated(history: History, number: int) -> str:

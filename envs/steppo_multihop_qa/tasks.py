@@ -19,7 +19,7 @@ from steppo_env.tools import explain
 from steppo_multihop_qa.retrieval import Passage, words_of
 from steppo_multihop_qa.world import WorldQuestion, make_world
 
-__all__ = ["MultihopTask", "Pack", "load_pack", "world_pack"]
+__all__ = ["MultihopTask", "Pack", "load_pack", "load_passages", "world_pack"]
 
 SPLITS = ("train", "dev", "test")
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -117,6 +117,16 @@ def load_pack(folder: Path) -> Pack:
     return _load(folder.expanduser().resolve())
 
 
+def load_passages(folder: Path) -> Mapping[str, Passage]:
+    """Load the corpus of a pack, which needs no questions for it; by id, in the file's order.
+
+    Raises:
+        MissingData: `corpus.jsonl` is not there or not readable.
+        InvalidInput: A line is not what the format asks for; the message names file and line.
+    """
+    return _passages(folder.expanduser().resolve(), blake2b(digest_size=16))
+
+
 @cache
 def world_pack() -> Pack:
     """Return the tasks and passages of the built-in world."""
@@ -143,13 +153,7 @@ def _load(folder: Path) -> Pack:
             "corpus.jsonl (or .jsonl.gz), or leave the option data out for the built-in world"
         )
     key = blake2b(digest_size=16)
-    passages: dict[str, Passage] = {}
-    for where, passage in _rows(folder, "corpus.jsonl", _PassageRow, key):
-        if passage.id in passages:
-            raise InvalidInput(f"{where}: the passage id {passage.id!r} appears twice")
-        passages[passage.id] = Passage(passage.id, passage.title, passage.text)
-    if not any(words_of(passage.title + " " + passage.text) for passage in passages.values()):
-        raise InvalidInput(f"{folder}: corpus.jsonl has no passage with a word in it")
+    passages = _passages(folder, key)
     tasks: dict[str, MultihopTask] = {}
     for where, row in _rows(folder, "questions.jsonl", _QuestionRow, key):
         task = row.to_task(folder.name)
@@ -164,6 +168,17 @@ def _load(folder: Path) -> Pack:
     if not tasks:
         raise InvalidInput(f"{folder}: questions.jsonl has no question")
     return _pack(tasks.values(), passages.values(), key.hexdigest())
+
+
+def _passages(folder: Path, key: "blake2b") -> dict[str, Passage]:
+    passages: dict[str, Passage] = {}
+    for where, passage in _rows(folder, "corpus.jsonl", _PassageRow, key):
+        if passage.id in passages:
+            raise InvalidInput(f"{where}: the passage id {passage.id!r} appears twice")
+        passages[passage.id] = Passage(passage.id, passage.title, passage.text)
+    if not any(words_of(passage.title + " " + passage.text) for passage in passages.values()):
+        raise InvalidInput(f"{folder}: corpus.jsonl has no passage with a word in it")
+    return passages
 
 
 def _pack(tasks: Iterable[MultihopTask], passages: Iterable[Passage], version: str) -> Pack:

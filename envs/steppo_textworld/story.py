@@ -13,7 +13,7 @@ from steppo_textworld.engine import inform7, logic, world
 from steppo_textworld.machine import Machine
 from steppo_textworld.run import Reply, begins_with
 
-__all__ = ["Game", "Reply", "Story"]
+__all__ = ["Game", "Story"]
 
 NUM_REMEMBERED = 16
 """States of a game whose valid actions are kept: those from which episodes were forked last."""

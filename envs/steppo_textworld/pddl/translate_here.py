@@ -9,6 +9,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
+__all__ = ["translate"]
+
 # It ships no types, and what it says of itself is not so.
 fast_downward: Any = import_module("fast_downward")
 

@@ -87,6 +87,36 @@ def test_an_answer_ends_the_episode_and_is_scored(
         assert outcome.info["success"] is (em == 1.0)
 
 
+@pytest.mark.parametrize("weight", [None, 0.0, 0.25, 1.0])
+def test_a_mixed_reward_has_a_term_for_each_score_and_sums_to_their_weighted_mean(
+    tiny: Path, weight: float | None
+) -> None:
+    options: dict[str, Any] = {} if weight is None else {"f1_weight": weight}
+    share = 0.5 if weight is None else weight
+    # As above: "in Oxmoor, Lune" has an F1 of 0.5 and matches nothing exactly.
+    for answer, em, f1 in (("the Lune", 1.0, 1.0), ("in Oxmoor, Lune", 0.0, 0.5)):
+        env = started(data=tiny, reward="mixed", **options)
+        assert env.advance(call("Ada")).reward_terms == {"answer_em": 0.0, "answer_f1": 0.0}
+        outcome = env.advance(f"<answer>{answer}</answer>")
+        assert outcome.reward_terms == {"answer_em": (1 - share) * em, "answer_f1": share * f1}
+        assert outcome.reward == (1 - share) * em + share * f1
+        assert outcome.info["success"] is (em == 1.0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reward": "mixed", "f1_weight": 1.1},
+        {"reward": "mixed", "f1_weight": -0.1},
+        {"reward": "f1", "f1_weight": 0.3},
+        {"f1_weight": 0.3},
+    ],
+)
+def test_a_weight_that_means_nothing_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptions, match="f1_weight"):
+        MultihopQA(**options)
+
+
 def test_the_answer_counts_beside_searches_which_are_rejected(tiny: Path) -> None:
     env = started(data=tiny, malformed_penalty=0.5)
     outcome = env.advance(f"{call('Ada')}{call('Lune')}<answer>Lune</answer>")

@@ -1,25 +1,39 @@
-"""The two retrievers: their scores by hand, their order, and what they say nothing to."""
+"""BM25 twice: scores by hand, order, and what a query says nothing to."""
 
 import math
 import warnings
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steppo_multihop_qa.options import Retrieval
+from steppo_multihop_qa.options import MultihopOptions
 from steppo_multihop_qa.retrieval import (
     BM25SRetriever,
+    Corpus,
     Passage,
     RankBM25Retriever,
     Retriever,
+    index_version,
     make_retriever,
+    remembering,
     words_of,
 )
 
-Maker = type[BM25SRetriever] | type[RankBM25Retriever]
-BOTH = pytest.mark.parametrize("make", [BM25SRetriever, RankBM25Retriever])
+Maker = Callable[[list[Passage]], Retriever]
+
+
+def bm25s(corpus: list[Passage]) -> Retriever:
+    return BM25SRetriever.in_memory(Corpus(corpus))
+
+
+def rank_bm25(corpus: list[Passage]) -> Retriever:
+    return RankBM25Retriever(Corpus(corpus))
+
+
+BOTH = pytest.mark.parametrize("make", [bm25s, rank_bm25])
 
 
 def passages(*texts: str) -> list[Passage]:
@@ -97,18 +111,63 @@ def test_no_warning_and_no_progress_bar(make: Maker, capfd: pytest.CaptureFixtur
     assert captured.out == captured.err == ""
 
 
-def test_a_search_asked_again_is_not_ranked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    retriever = RankBM25Retriever(passages("river lune", "hill"))
+@BOTH
+def test_a_search_asked_again_is_not_ranked_again(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever = make(passages("river lune", "hill"))
     first = retriever.search("Lune River", 2)
     monkeypatch.setattr(retriever, "_scores", None)
     assert retriever.search("lune, river", 2) is first
+    assert retriever.search_batch(["LUNE river", "lune river"], 2) == [first, first]
+
+
+@BOTH
+def test_memory_of_rankings_is_bounded_and_loses_the_oldest(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembering, "RESULTS_KEPT", 2)
+    retriever = make(passages("river lune", "hill"))
+    first = retriever.search("river", 1)
+    retriever.search("hill", 1)
+    assert retriever.search("river", 1) is first
+    retriever.search("lune", 1)
+    monkeypatch.setattr(retriever, "_scores", None)
+    assert retriever.search("river", 1) is first
+    with pytest.raises(TypeError):
+        retriever.search("hill", 1)
+
+
+@BOTH
+def test_a_batch_gives_what_its_queries_give_alone(make: Maker) -> None:
+    corpus = passages("river lune", "river trent", "river ouse", "town ouse", "hill")
+    queries = ["river", "ouse town", "", "hill river", "river"]
+    alone = [make(corpus).search(query, 2) for query in queries]
+    assert make(corpus).search_batch(queries, 2) == alone
+    assert make(corpus).search_batch([], 2) == []
 
 
 def test_auto_takes_the_precomputed_index_above_5000_passages() -> None:
     corpus = [Passage(f"{number:05d}", "", f"w{number}") for number in range(5001)]
-    assert isinstance(make_retriever(Retrieval.AUTO, corpus[:5000]), RankBM25Retriever)
-    assert isinstance(make_retriever(Retrieval.AUTO, corpus), BM25SRetriever)
-    assert isinstance(make_retriever(Retrieval.BM25S, corpus[:2]), BM25SRetriever)
+    auto, chosen = MultihopOptions(), MultihopOptions.model_validate({"retriever": "bm25s"})
+    assert isinstance(make_retriever(auto, Corpus(corpus[:5000])), RankBM25Retriever)
+    assert isinstance(make_retriever(auto, Corpus(corpus)), BM25SRetriever)
+    assert isinstance(make_retriever(chosen, Corpus(corpus[:2])), BM25SRetriever)
+
+
+def test_the_version_names_library_and_content_and_not_the_order_of_the_corpus() -> None:
+    corpus = passages("river lune", "hill")
+    other = [*corpus[:1], Passage("p1", "hi", "ll")]
+    for kind in ("rank_bm25", "bm25s"):
+        options = MultihopOptions.model_validate({"retriever": kind})
+        version = index_version(options, Corpus(corpus))
+        assert version == make_retriever(options, Corpus(corpus[::-1])).version
+        assert version.startswith(f"{kind}-")
+        assert version != index_version(options, Corpus(other))
+
+
+def test_the_title_and_text_of_a_passage_are_told_apart_in_the_key() -> None:
+    assert Corpus([Passage("a", "b", "c")]).key != Corpus([Passage("a", "bc", "")]).key
 
 
 WORDS = st.lists(st.sampled_from(list("abcdef")), max_size=6).map(" ".join)
@@ -118,7 +177,7 @@ WORDS = st.lists(st.sampled_from(list("abcdef")), max_size=6).map(" ".join)
 @given(st.lists(WORDS, min_size=1, max_size=12), WORDS, st.integers(1, 12))
 def test_bm25s_ranks_as_the_formula_does(texts: list[str], query: str, k: int) -> None:
     corpus = passages(*texts, "z")
-    found = ids(BM25SRetriever(corpus), query, k)
+    found = ids(bm25s(corpus), query, k)
     expected = lucene_order(corpus, query, k)
     # Single precision may swap scores that differ in the last digits only.
     assert sorted(found) == sorted(expected) or len(found) == len(expected) == k
@@ -128,7 +187,7 @@ def test_bm25s_ranks_as_the_formula_does(texts: list[str], query: str, k: int) -
 @settings(max_examples=80, deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=12), WORDS, st.integers(1, 12))
 def test_fewer_results_are_the_first_of_more(texts: list[str], query: str, k: int) -> None:
-    for make in (BM25SRetriever, RankBM25Retriever):
+    for make in (bm25s, rank_bm25):
         retriever = make(passages(*texts, "z"))
         more = ids(retriever, query, 12)
         assert ids(retriever, query, k) == more[:k]

@@ -12,6 +12,7 @@
     │   ├── UnknownSession           404
     │   ├── UnknownTrajectory        404
     │   └── MissingData              404
+    ├── Unauthorized                 401
     ├── Forbidden                    403
     ├── Conflict                     409
     │   ├── EpisodeEnded             409
@@ -19,6 +20,8 @@
     │   ├── StepIndexMismatch        409
     │   ├── StepConflict             409
     │   ├── SessionExists            409
+    │   ├── ReplayDiverged           409
+    │   ├── EnvironmentChanged       409
     │   └── RecordConflict           409
     ├── SessionExpired               410
     ├── PayloadTooLarge              413
@@ -28,7 +31,9 @@
     ├── MissingDependency            501  (ImportError)
     ├── PolicyError                  502
     ├── TransportError               503  (ConnectionError)
+    ├── TooManyRequests              429
     ├── CapacityExceeded             503
+    ├── WorkerDied                   503
     └── DeadlineExceeded             504  (TimeoutError)
 
 Rules for adding a class: give it a `slug`, a `title` and a `status`; take no constructor arguments
@@ -48,6 +53,7 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "EnvError",
+    "EnvironmentChanged",
     "EpisodeEnded",
     "EpisodeNotStarted",
     "Forbidden",
@@ -60,6 +66,7 @@ __all__ = [
     "PayloadTooLarge",
     "PolicyError",
     "RecordConflict",
+    "ReplayDiverged",
     "SessionExists",
     "SessionExpired",
     "StepConflict",
@@ -67,11 +74,14 @@ __all__ = [
     "SteppoError",
     "StoreError",
     "StoreFromFuture",
+    "TooManyRequests",
     "TransportError",
+    "Unauthorized",
     "UnknownEnvironment",
     "UnknownSession",
     "UnknownTask",
     "UnknownTrajectory",
+    "WorkerDied",
     "boundary",
     "error_from_problem",
 ]
@@ -175,6 +185,12 @@ class MissingData(NotFound):
     slug, title = "missing-data", "Missing data"
 
 
+class Unauthorized(SteppoError):
+    """The request carries no key that is known."""
+
+    slug, title, status = "unauthorized", "Unauthorized", 401
+
+
 class Forbidden(SteppoError):
     """The caller is known but may not do this."""
 
@@ -215,6 +231,18 @@ class SessionExists(Conflict):
     """The client-chosen session id is in use for something else."""
 
     slug, title = "session-exists", "Session exists"
+
+
+class ReplayDiverged(Conflict):
+    """The same actions led elsewhere than they did the first time."""
+
+    slug, title = "replay-diverged", "Replay diverged"
+
+
+class EnvironmentChanged(Conflict):
+    """The session was begun with another version of the environment, its data or its options."""
+
+    slug, title = "environment-changed", "Environment changed"
 
 
 class RecordConflict(Conflict):
@@ -271,10 +299,22 @@ class TransportError(SteppoError, ConnectionError):
     slug, title, status = "transport-error", "Transport failed", 503
 
 
+class TooManyRequests(SteppoError):
+    """The caller has as much as one key may have; others may still be served."""
+
+    slug, title, status = "too-many-requests", "Too many requests", 429
+
+
 class CapacityExceeded(SteppoError):
     """No room now; try again after `retry_after_s` seconds."""
 
     slug, title, status = "capacity-exceeded", "Capacity exceeded", 503
+
+
+class WorkerDied(SteppoError):
+    """What held the episode is gone; it is rebuilt by replaying its actions. Try again."""
+
+    slug, title, status = "worker-died", "Worker died", 503
 
 
 class DeadlineExceeded(SteppoError, TimeoutError):

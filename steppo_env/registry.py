@@ -25,6 +25,7 @@ from steppo_env.errors import (
 __all__ = [
     "env_class",
     "make",
+    "plugin_version",
     "register_with_gymnasium",
     "registered_ids",
     "unknown_environment",
@@ -76,6 +77,20 @@ def env_class(env_id: str) -> type[AnyEnv]:
     if own_id != env_id:
         raise EnvError(f"{point.value} is registered as {env_id} but says it is {own_id}")
     return loaded
+
+
+def plugin_version(env_id: str) -> str:
+    """Return the version of the distribution that registers an environment.
+
+    Raises:
+        UnknownEnvironment: No installed package registers this id.
+    """
+    points = _entry_points().get(env_id)
+    if points is None:
+        raise unknown_environment(env_id, registered_ids())
+    distribution = points[0].dist
+    # Only an entry point that was made by hand has none.
+    return "0" if distribution is None else distribution.version
 
 
 def make(env_id: str, **options: Any) -> AnyEnv:

@@ -14,17 +14,26 @@ from steppo_env.parsing import parse_message, parse_text
 
 __all__ = [
     "MAX_BATCH",
+    "MAX_LEASES",
     "ActionModel",
     "BatchSessions",
     "BatchSteps",
+    "CreateGroup",
     "CreateSession",
     "EnvDetail",
     "EnvList",
     "EnvSummary",
     "ExpertReply",
+    "FamilyId",
+    "ForkReply",
+    "ForkRequest",
     "FunctionModel",
     "FunctionSpecModel",
+    "GroupReply",
     "Health",
+    "LeaseRequest",
+    "LeaseResult",
+    "LeaseResults",
     "MessageModel",
     "ObservationModel",
     "Problem",
@@ -48,8 +57,12 @@ __all__ = [
 
 MAX_BATCH = 1024
 """Most items in one batch request."""
+MAX_LEASES = 10_000
+"""Most leases that are renewed in one request."""
 
 SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:\-]{1,128}$")]
+FamilyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:\-]{1,120}$")]
+"""Id of a group or of forks: a number is appended for each member."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 ActionModel = str | dict[str, JsonValue]
 """A whole response: its text, or the assistant message of an OpenAI-compatible endpoint."""
@@ -285,6 +298,55 @@ class StepReply(Reply):
         )
 
 
+class CreateGroup(Request):
+    """Begin several episodes of one task and one seed, for group-relative credit."""
+
+    env_id: Name
+    task_id: Name | None = None
+    split: Name | None = None
+    index: int | None = Field(default=None, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    lease_s: float | None = Field(default=None, gt=0, le=86_400)
+    size: int = Field(ge=1, le=MAX_BATCH, description="Number of episodes.")
+    group_id: FamilyId | None = Field(
+        default=None, description="Chosen by the client, it makes creation idempotent."
+    )
+
+
+class GroupReply(Reply):
+    """A group: sessions `group_id.0`, `group_id.1` and so on, all in one state."""
+
+    group_id: str
+    trace_key: str
+    sessions: list[SessionReply]
+
+
+class ForkRequest(Request):
+    """Begin episodes that share the past of a session."""
+
+    at_step: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**31,
+        description="Steps they share; by default all that were taken.",
+    )
+    count: int = Field(default=1, ge=1, le=MAX_BATCH)
+    fork_id: FamilyId | None = Field(
+        default=None, description="Chosen by the client, it makes forking idempotent."
+    )
+
+
+class ForkReply(Reply):
+    """Forks: sessions `fork_id.0`, `fork_id.1` and so on."""
+
+    parent_id: str
+    at_step: int
+    fork_id: str
+    trace_key: str
+    sessions: list[SessionReply]
+
+
 class Problem(BaseModel):
     """An RFC 9457 problem. Extension members say what the `detail` says, for machines."""
 
@@ -323,6 +385,28 @@ class StepResults(Reply):
     """Results in the order of the request."""
 
     results: list[StepResult]
+
+
+class LeaseRequest(Request):
+    """Renew the leases of many sessions at once."""
+
+    session_ids: list[SessionId] = Field(min_length=1, max_length=MAX_LEASES)
+    revive: bool = Field(default=False, description="Also of sessions whose lease has run out.")
+
+
+class LeaseResult(Reply):
+    """One session's lease, or the problem with it."""
+
+    session_id: str
+    status: int
+    lease_expires_at: float | None = None
+    problem: Problem | None = None
+
+
+class LeaseResults(Reply):
+    """Results in the order of the request."""
+
+    results: list[LeaseResult]
 
 
 class ExpertReply(Reply):

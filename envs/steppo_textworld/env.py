@@ -64,6 +64,7 @@ class TextWorld(StepEnv[TextWorldTask, TextWorldOptions]):
     env_id = "steppo/TextWorld-v0"
     options_type = TextWorldOptions
     is_blocking = True
+    is_cpu_bound = True
 
     _run: Run | None = None
 

@@ -9,12 +9,14 @@ import anyio
 from fastapi import FastAPI
 
 from steppo_env.catalogue import Catalogue
+from steppo_server.auth import NO_KEYS, Authenticate, Keyring
 from steppo_server.body import BodyLimit
 from steppo_server.documented import any_problem
+from steppo_server.journal import open_journal
 from steppo_server.problems import install_handlers
-from steppo_server.routes import batch, environments, health, sessions
+from steppo_server.routes import batch, environments, health, leases, sessions
 from steppo_server.sessions import SessionManager
-from steppo_server.settings import ServerSettings, read_settings
+from steppo_server.settings import ServerSettings, journal_url, read_settings
 
 __all__ = ["create_app"]
 
@@ -24,29 +26,34 @@ logger = logging.getLogger("steppo.server")
 
 
 def create_app(
-    catalogue: Catalogue | None = None, settings: ServerSettings | None = None
+    catalogue: Catalogue | None = None,
+    settings: ServerSettings | None = None,
+    keyring: Keyring = NO_KEYS,
 ) -> FastAPI:
     """Return the ASGI application.
 
     Args:
         catalogue: What is served; None serves every registered environment.
         settings: None takes the defaults and the STEPPO_SERVER_* variables.
+        keyring: Who may call; where it is empty, everybody who can reach the server.
 
     Raises:
         InvalidInput: A STEPPO_SERVER_* variable is out of bounds.
     """
     settings = settings or read_settings(None, {})
-    manager = SessionManager(catalogue or Catalogue(), settings)
+    offered = catalogue or Catalogue()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(_sweep, manager)
-                yield
-                group.cancel_scope.cancel()
-        finally:
-            await manager.close()
+        async with open_journal(journal_url(settings), sync=settings.journal_sync) as journal:
+            manager = app.state.manager = SessionManager(offered, settings, journal)
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_sweep, manager)
+                    yield
+                    group.cancel_scope.cancel()
+            finally:
+                await manager.close()
 
     app = FastAPI(
         title="steppo-env",
@@ -58,10 +65,10 @@ def create_app(
         redirect_slashes=False,  # a redirect leaves the proxy, and a POST after it is often refused
         responses=any_problem(),
     )
-    app.state.manager = manager
+    app.add_middleware(Authenticate, keyring=keyring)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     install_handlers(app)
-    for module in (environments, sessions, batch, health):
+    for module in (environments, sessions, leases, batch, health):
         app.include_router(module.router)
     return app
 

@@ -10,11 +10,14 @@ __all__ = ["any_problem", "body_schema", "problems"]
 
 _PROBLEM_TITLES = {
     400: "The body is not JSON",
+    401: "No key that is known",
+    403: "The key may not do this",
     404: "Unknown environment, task or session",
     409: "The request contradicts what has happened",
     410: "The session's lease ran out",
     413: "The body is too large",
     422: "Invalid input",
+    429: "As much as one key may have",
     500: "The environment failed",
     501: "The environment needs a package that is not installed",
     503: "No room now",

@@ -1,88 +1,102 @@
-"""Sessions: episodes that clients drive one step at a time."""
+"""Sessions: episodes that clients drive one step at a time, and that outlive workers and the process."""
 
-import logging
 import secrets
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import anyio
-import anyio.to_thread
+from pydantic import JsonValue
 
 from steppo_env.catalogue import Catalogue
-from steppo_env.env import AnyEnv
 from steppo_env.errors import (
     CapacityExceeded,
-    DeadlineExceeded,
-    EnvError,
     SessionExists,
-    SessionExpired,
-    SteppoError,
+    StoreError,
+    TooManyRequests,
     UnknownSession,
-    boundary,
 )
-from steppo_env.mdp import Action
-from steppo_env.wire import ActionModel, CreateSession, ExpertReply, StepRequest, read_action
-from steppo_server.session import Session, action_key, creation_key
+from steppo_env.keys import canonical_json
+from steppo_env.wire import (
+    CreateSession,
+    EnvDetail,
+    EnvList,
+    ExpertReply,
+    StepRequest,
+    TaskPage,
+)
+from steppo_server.engines import Pool
+from steppo_server.episode import EpisodeStart
+from steppo_server.homes import Homes
+from steppo_server.journal import Journal, Journalled, SessionRow, StepExists, StepRow
+from steppo_server.problems import problem_bytes
+from steppo_server.replies import with_lease
+from steppo_server.revival import Clock, expired, restore
+from steppo_server.session import Session, action_key, creation_key, id_of, key_of, owner_of
 from steppo_server.settings import ServerSettings
-from steppo_server.workers import InlineWorker, ThreadWorker, Worker
 
 __all__ = ["SessionManager"]
 
-MAX_REMEMBERED_EXPIRIES = 100_000
 CLOSE_DEADLINE_S = 2.0
-INLINE_ACTION_CHARS = 8_000
-"""Longer actions are parsed off the event loop: the worst megabyte takes seconds."""
-
-ResultT = TypeVar("ResultT")
-
-logger = logging.getLogger("steppo.server")
 
 
 class SessionManager:
-    """Owns every live session. Used from one event loop.
+    """Owns the book-keeping of every live session. Used from one event loop.
 
     Every use of a session holds its lock. Whoever gets the lock looks at `is_closed` first: the
     session may have been deleted, or its creation may have failed, in the meantime. A session that
     is being made has its id and its place already, so that uses of it wait for its first state.
 
+    A step is in the journal before its reply leaves. What is in memory is a copy: an episode whose
+    worker died, or that this process has never seen, is rebuilt by replaying the journalled actions.
+
     Once environment code runs for a session, cancelling the request does not interrupt it: the step
     is recorded, and a retry gets its reply.
+
+    In every method `owner` says whose sessions are meant; those of others do not exist for it.
     """
 
-    def __init__(self, catalogue: Catalogue, settings: ServerSettings) -> None:
+    def __init__(self, catalogue: Catalogue, settings: ServerSettings, journal: Journal) -> None:
         self.catalogue = catalogue
         self.settings = settings
+        self.journal = journal
+        self.pool = Pool(catalogue, settings)
+        self.homes = Homes(self.pool, journal, settings)
+        self._clock = Clock(time.time(), journal.alive_until)
         self._sessions: dict[str, Session] = {}
-        self._expired: OrderedDict[str, int] = OrderedDict()
-        self._threads: dict[str, ThreadWorker] = {}
-        self._inline = InlineWorker()
-        self._made_inline: set[str] = set()
+        self._num_of: Counter[str] = Counter()
 
     @property
     def num_sessions(self) -> int:
-        """Number of live sessions."""
+        """Number of sessions in memory."""
         return len(self._sessions)
 
-    async def create(self, request: CreateSession) -> bytes:
+    async def create(self, owner: str, request: CreateSession) -> bytes:
         """Begin an episode and return its SessionReply; a repeated request gets the first reply.
 
         Raises:
             SessionExists: The client-chosen id is in use for another request.
+            SessionExpired: The lease of the session that the request made has run out.
             CapacityExceeded: There are as many sessions as allowed, or the environment is busy.
             UnknownEnvironment, UnknownTask, InvalidOptions, EnvError, DeadlineExceeded: As they say.
         """
         fingerprint = creation_key(request)
-        while True:
-            session = self._claim(request, fingerprint)
-            async with session.lock:
-                if session.is_closed:
-                    continue  # whoever was making it failed, or it was deleted: make it here
+        key = key_of(owner, request.session_id or secrets.token_hex(16))
+        async with self._held(key, fingerprint) as session:
+            with anyio.CancelScope(shield=True):
+                is_known = session.request is not None or (
+                    request.session_id is not None and await self._recall(session)
+                )
+                if not is_known:
+                    await self._begin(session, request, fingerprint)
+                elif session.fingerprint != fingerprint:
+                    raise _exists(session)
                 session.renew()
-                return session.first_reply or await self._begin(session, request)
+                reply = session.first_reply or await self._first_reply(session)
+            return reply
 
-    async def step(self, session_id: str, request: StepRequest) -> bytes:
+    async def step(self, owner: str, session_id: str, request: StepRequest) -> bytes:
         """Take a step and return its StepReply; a repeated step gets its first reply again.
 
         Raises:
@@ -91,212 +105,355 @@ class SessionManager:
             StepConflict: The step was taken with another action.
             StepIndexMismatch: The index is past the next one.
             EpisodeEnded: The episode takes no further step.
-            CapacityExceeded: The environment is busy; the step was not taken.
+            CapacityExceeded, WorkerDied: The step was not taken.
+            EnvironmentChanged, ReplayDiverged: The episode cannot be rebuilt as it was.
             EnvError, DeadlineExceeded: The step failed; so does the same request again.
         """
-        key, num_chars = action_key(request.action)
-        async with self._using(session_id) as session:
-            if request.step_index < session.num_steps:
-                return session.replay(request, key)
-            session.check_next(request.step_index)
-            return await self._take(session, key, await _parse(request.action, num_chars))
+        key = action_key(request.action)
+        while True:
+            async with self.using(owner, session_id) as session:
+                if request.step_index < session.num_steps:
+                    return await self._again(session, request.step_index, key)
+                session.check_next(request.step_index)
+                with anyio.CancelScope(shield=True):
+                    try:
+                        return await self._take(session, key, request)
+                    except StepExists:
+                        # Another server on this journal was faster: what it did is what happened.
+                        await self._drop(session)
 
-    async def get(self, session_id: str) -> bytes:
+    async def get(self, owner: str, session_id: str) -> bytes:
         """Return the session's current state as a SessionReply."""
-        async with self._using(session_id) as session:
-            return session.reply()
+        async with self.using(owner, session_id) as session:
+            state = await self.homes.ask(
+                session,
+                lambda worker, deadline_s: worker.call("look", session.key, deadline_s=deadline_s),
+            )
+            return with_lease(state.body, session.lease_expires_at)
 
-    async def delete(self, session_id: str) -> None:
-        """Close a session and free its memory."""
-        async with self._using(session_id) as session:
-            self._forget(session)
-            await self._close(session, self.settings.step_deadline_s)
-
-    async def expert(self, session_id: str) -> ExpertReply:
+    async def expert(self, owner: str, session_id: str) -> ExpertReply:
         """Return the next expert action of a session; no action after its end."""
-        async with self._using(session_id) as session:
+        async with self.using(owner, session_id) as session:
             if session.has_ended:
                 return ExpertReply(action=None, distance=None)
-            env, worker = session.running
+            return await self.homes.ask(
+                session,
+                lambda worker, deadline_s: worker.call(
+                    "expert", session.key, deadline_s=deadline_s
+                ),
+            )
 
-            def ask() -> ExpertReply:
-                action, distance = env.expert(), env.distance()
-                return ExpertReply(
-                    action=None if action is None else action.content, distance=distance
-                )
+    async def environments(self) -> EnvList:
+        """Return what is served, also what cannot be used here and why."""
+        worker = await self.pool.loader_for()
+        return await worker.call("list_environments", deadline_s=self.settings.begin_deadline_s)
 
-            try:
-                with boundary(EnvError, f"{env.env_id}.expert"):
-                    return await worker.run(ask, self.settings.step_deadline_s)
-            except DeadlineExceeded as error:
-                session.fail(error)  # the episode may be stuck in there
-                raise
+    async def describe(self, env_name: str, options: Mapping[str, JsonValue]) -> EnvDetail:
+        """Return all about an environment as the options make it."""
+        worker = await self.pool.loader_for(env_name)
+        deadline_s = self.settings.begin_deadline_s
+        return await worker.call("describe", env_name, options, deadline_s=deadline_s)
 
-    async def sweep(self) -> int:
-        """Free the sessions whose lease ran out; return how many there were."""
-        expired = [session for session in self._sessions.values() if session.has_expired]
-        for session in expired:
-            self._forget(session)
-            self._expired[session.session_id] = session.num_steps
-        while len(self._expired) > MAX_REMEMBERED_EXPIRIES:
-            self._expired.popitem(last=False)
-        await self._close_all(expired, self.settings.step_deadline_s)
-        return len(expired)
+    async def tasks(
+        self,
+        env_name: str,
+        split: str,
+        limit: int,
+        cursor: str | None,
+        options: Mapping[str, JsonValue],
+    ) -> TaskPage:
+        """Return the tasks of a split from a cursor on."""
+        worker = await self.pool.loader_for(env_name)
+        deadline_s = self.settings.begin_deadline_s
+        return await worker.call(
+            "list_tasks", env_name, split, limit, cursor, options, deadline_s=deadline_s
+        )
 
-    async def close(self) -> None:
-        """Close every session, as far as that can be done in two seconds."""
-        sessions = list(self._sessions.values())
-        for session in sessions:
-            self._forget(session)
-        with anyio.move_on_after(CLOSE_DEADLINE_S):
-            await self._close_all(sessions, CLOSE_DEADLINE_S)
-        for thread in self._threads.values():
-            thread.close()
+    async def delete(self, owner: str, session_id: str) -> None:
+        """Close a session and free what it holds, in the journal too."""
+        async with self.using(owner, session_id) as session:
+            with anyio.CancelScope(shield=True):
+                await self.journal.close_session(session.key)
+                await self._drop(session)
 
-    async def load(self, env_id: str, work: Callable[[], ResultT]) -> ResultT:
-        """Run what may load the data of an environment, off the event loop.
+    async def renew(self, owner: str, session_id: str, *, is_revival: bool) -> float:
+        """Start a session's lease anew and return when it runs out, Unix time.
 
         Args:
-            env_id: The registered environment; "" for what loads none.
-            work: Runs on the environment's own thread, as its sessions do.
+            is_revival: Also when it had run out already.
+
+        Raises:
+            UnknownSession, SessionExpired: There is no such session.
         """
-        return await self._thread(env_id).run(work, self.settings.begin_deadline_s)
+        key = key_of(owner, session_id)
+        session = self._sessions.get(key)
+        if session is not None and session.request is not None:
+            session.renew()
+            return session.lease_expires_at
+        journalled = await self._check_known(key)
+        if not is_revival:
+            self._check_lease(journalled)
+        lease_expires_at = time.time() + journalled.row.lease_s
+        await self.journal.renew({key: lease_expires_at})
+        return lease_expires_at
+
+    async def sweep(self) -> int:
+        """Free the sessions whose lease ran out; return how many there were.
+
+        What the journal should know of the leases of the others is written as well.
+        """
+        gone = [session for session in self._sessions.values() if session.has_expired]
+        for session in gone:
+            self._forget(session)
+        await self._write_leases([*gone, *self._sessions.values()])
+        await self._close_all(gone, self.settings.step_deadline_s)
+        await self.journal.beat()
+        return len(gone)
+
+    async def close(self) -> None:
+        """Free every session here, as far as that can be done in two seconds; the journal keeps them."""
+        sessions = list(self._sessions.values())
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._write_leases(sessions)
+                for session in sessions:
+                    self._forget(session)
+                with anyio.move_on_after(CLOSE_DEADLINE_S):
+                    await self._close_all(sessions, CLOSE_DEADLINE_S)
+            finally:
+                await self.pool.close()
+
+    # Whose turn it is with a session.
 
     @asynccontextmanager
-    async def _using(self, session_id: str) -> AsyncIterator[Session]:
-        """Hold a live session."""
-        session = self._sessions.get(session_id)
-        if session is None:
-            raise self._gone(session_id)
-        async with session.lock:
-            if session.is_closed:
-                raise self._gone(session_id)
+    async def _held(self, key: str, fingerprint: str = "") -> AsyncIterator[Session]:
+        """Hold a session, a new one where there is none in memory."""
+        while True:
+            session = self._sessions.get(key)
+            if session is None:
+                session = self._admit(key)
+            elif fingerprint and session.fingerprint not in ("", fingerprint):
+                raise _exists(session)  # at once, also while it is being made
+            session.fingerprint = session.fingerprint or fingerprint
+            async with session.lock:
+                if session.is_closed:
+                    self._forget(session)
+                    continue
+                try:
+                    yield session
+                finally:
+                    if session.request is None:
+                        self._forget(session)  # it came to nothing
+                return
+
+    @asynccontextmanager
+    async def using(self, owner: str, session_id: str) -> AsyncIterator[Session]:
+        """Hold a live session, and renew its lease.
+
+        Raises:
+            UnknownSession: There is none under this id.
+            SessionExpired: Its lease has run out.
+        """
+        key = key_of(owner, session_id)
+        if key not in self._sessions:
+            await self._check_known(key)
+        async with self._held(key) as session:
+            if session.request is None and not await self._recall(session):
+                raise _unknown(session_id)
             session.renew()
             yield session
 
-    def _gone(self, session_id: str) -> SteppoError:
-        num_steps = self._expired.get(session_id)
-        if num_steps is None:
-            return UnknownSession(f"there is no session {session_id[:128]!r}")
-        return SessionExpired(
-            f"the lease of session {session_id} ran out after {num_steps} steps",
-            num_steps=num_steps,
-            last_step_index=num_steps - 1,
-            trainable=False,
-        )
+    async def _check_known(self, key: str) -> Journalled:
+        """Return what the journal has of a session that is not closed."""
+        journalled = await self.journal.load(key)
+        if journalled is None or journalled.closed_at is not None:
+            raise _unknown(id_of(key))
+        return journalled
 
-    def _claim(self, request: CreateSession, fingerprint: str) -> Session:
-        """Return the session that the request is a retry of, or a new one with nothing in it."""
-        session_id = request.session_id or secrets.token_hex(16)
-        existing = self._sessions.get(session_id)
-        if existing is not None:
-            if existing.fingerprint != fingerprint:
-                raise SessionExists(f"session {session_id} exists and was made by another request")
-            return existing
+    async def _recall(self, session: Session) -> bool:
+        """Fill in a new session from the journal; False when that does not know it either."""
+        journalled = await self.journal.load(session.key)
+        if journalled is None:
+            return False
+        if journalled.closed_at is not None:
+            raise _closed(session)
+        self._check_lease(journalled)
+        restore(session, journalled)
+        return True
+
+    def _check_lease(self, journalled: Journalled) -> None:
+        row = journalled.row
+        if self._clock.expires_at(row) < time.time():
+            raise expired(id_of(row.session_id), len(journalled.steps))
+
+    def _admit(self, key: str) -> Session:
         if len(self._sessions) >= self.settings.max_sessions:
             raise CapacityExceeded(
                 f"there are {len(self._sessions)} sessions, as many as this server takes; close some "
                 "or try again",
                 retry_after_s=5,
             )
-        lease_s = request.lease_s or self.settings.default_lease_s
-        session = Session(session_id, request.env_id, fingerprint, lease_s)
-        session.renew()
-        self._expired.pop(session_id, None)
-        self._sessions[session_id] = session
+        if self._num_of[owner_of(key)] >= self.settings.max_sessions_per_key:
+            raise TooManyRequests(
+                f"this key has {self._num_of[owner_of(key)]} sessions, as many as a key may have; "
+                "close some",
+                retry_after_s=5,
+            )
+        session = self._sessions[key] = Session(key)
+        self._num_of[owner_of(key)] += 1
+        session.expires_at = float("inf")  # until it has begun
         return session
 
     def _forget(self, session: Session) -> None:
-        """Serve the session no longer; whoever waits for its lock sees that it is closed."""
+        """Serve the session no longer from memory; whoever waits for its lock sees that."""
         session.is_closed = True
-        self._sessions.pop(session.session_id, None)
+        if self._sessions.get(session.key) is session:
+            del self._sessions[session.key]
+            self._num_of[owner_of(session.key)] -= 1
 
-    def _thread(self, env_id: str) -> ThreadWorker:
-        if env_id not in self._threads:
-            self._threads[env_id] = ThreadWorker(self.settings.queue_deadline_s)
-        return self._threads[env_id]
+    # What happens to an episode.
 
-    async def _begin(self, session: Session, request: CreateSession) -> bytes:
+    async def _begin(self, session: Session, request: CreateSession, fingerprint: str) -> None:
+        start = EpisodeStart(
+            key=session.key,
+            session_id=session.session_id,
+            env_name=request.env_id,
+            options=request.options,
+            task_id=request.task_id,
+            split=request.split,
+            index=request.index,
+            seed=request.seed,
+        )
+        state = await self.homes.build(session, start)
+        session.lease_s = request.lease_s or self.settings.default_lease_s
+        created_at = time.time()
+        row = SessionRow(
+            session_id=session.key,
+            owner=owner_of(session.key),
+            fingerprint=fingerprint,
+            request=request.model_dump_json(exclude={"lease_s"}).encode(),
+            env_version=state.env_version,
+            task_id=state.task_id,
+            trace_key=state.trace_key,
+            lease_s=session.lease_s,
+            lease_expires_at=created_at + session.lease_s,
+            created_at=created_at,
+        )
+        await self._write(session, row, ())
+        session.fingerprint = fingerprint
+        session.env_version = state.env_version
+        session.journalled_lease = row.lease_expires_at
+        session.first_reply = with_lease(state.body, row.lease_expires_at)
+        session.request = request
+
+    async def adopt(self, row: SessionRow, steps: Sequence[StepRow], start: EpisodeStart) -> bytes:
+        """Begin a session in the middle of an episode: at the end of `steps`.
+
+        The same row again gets the same reply.
+
+        Raises:
+            SessionExists: The id is in use for something else.
+            ReplayDiverged: The episode did not come out as it was.
+        """
+        async with self._held(row.session_id, row.fingerprint) as session:
+            with anyio.CancelScope(shield=True):
+                if session.request is None and not await self._recall(session):
+                    state = await self.homes.build(session, start)
+                    await self._write(session, row, steps)
+                    restore(session, Journalled(row, tuple(steps)))
+                    session.first_reply = with_lease(state.body, row.lease_expires_at)
+                if session.fingerprint != row.fingerprint:
+                    raise _exists(session)
+                session.renew()
+                reply = session.first_reply or await self._first_reply(session)
+            return reply
+
+    async def _write(self, session: Session, row: SessionRow, steps: Sequence[StepRow]) -> None:
         try:
-            return await self._begun(session, request)
+            await self.journal.add_session(row, steps)
         except BaseException:
-            self._forget(session)
+            await self.homes.close(session, self.settings.step_deadline_s)
             raise
 
-    async def _begun(self, session: Session, request: CreateSession) -> bytes:
-        spec = self.catalogue.get(request.env_id)
-        thread = self._thread(spec.env_id)
-        maker = self._inline if spec.env_id in self._made_inline else thread
-        deadline_s = self.settings.begin_deadline_s
-        with boundary(EnvError, f"making {spec.name}"):
-            env = await maker.run(lambda: spec.make(request.options), deadline_s)
-        worker: Worker = thread
-        if not env.is_blocking:
-            worker = self._inline
-            self._made_inline.add(spec.env_id)  # its code and its tasks are loaded now
+    async def _take(self, session: Session, key: str, request: StepRequest) -> bytes:
+        taken, failure = await self.homes.try_step(session, request)
+        session.renew()
+        row = StepRow(
+            session_id=session.key,
+            step_index=request.step_index,
+            action=canonical_json(request.action),
+            action_key=key,
+            trace_key=taken.trace_key if taken is not None else "",
+            terminated=taken is not None and taken.terminated,
+            truncated=taken is not None and taken.truncated,
+            lease_expires_at=session.lease_expires_at,
+            problem=None if failure is None else problem_bytes(failure.to_problem()),
+        )
         try:
-            with boundary(EnvError, f"beginning {spec.name}"):
-                await _run(worker, lambda: _start(env, request), deadline_s)
-                return session.begin(env, worker, request.seed)
-        except Exception as error:
-            session.env, session.worker = env, worker
-            if not isinstance(error, DeadlineExceeded):  # its thread may still be in there
-                await self._close(session, self.settings.step_deadline_s)
+            await self.journal.add_step(row)
+        except StoreError:
+            # The episode is ahead of the journal now; what is rebuilt from the journal is not.
+            await self._drop(session)
             raise
+        session.journalled_lease = row.lease_expires_at
+        if taken is None:
+            assert failure is not None
+            session.fail(key, failure)
+            raise failure
+        session.terminated, session.truncated = taken.terminated, taken.truncated
+        session.record(key, with_lease(taken.body, row.lease_expires_at))
+        return session.last_answer()
 
-    async def _take(self, session: Session, key: str, action: Action) -> bytes:
-        env, worker = session.running
-        try:
-            with boundary(EnvError, f"step {session.num_steps} of {session.env_name}"):
-                outcome = await _run(
-                    worker, lambda: env.advance(action), self.settings.step_deadline_s
-                )
-                return session.record(key, outcome)
-        except SteppoError as error:
-            if isinstance(error, CapacityExceeded) and not env.has_ended:
-                raise  # its turn did not come: the episode is as it was
-            session.record_failure(key, error)
-            raise
-        except BaseException:
-            message = f"step {session.num_steps} was interrupted; what it did is unknown"
-            session.record_failure(key, DeadlineExceeded(message))
-            raise
+    async def _again(self, session: Session, step_index: int, key: str) -> bytes:
+        """Answer a step that was taken before as it was answered then."""
+        if step_index == session.num_steps - 1:
+            session.check_same(step_index, key, session.last_key)
+            if session.last_reply == b"":
+                await self.homes.home(session)  # rebuilding it brings the reply back
+            return session.last_answer()
+        journalled = await self.homes.journalled(session)
+        taken = journalled.steps[step_index]
+        session.check_same(step_index, key, taken.action_key)
+        state = await self.homes.replay(session, journalled, step_index + 1)
+        assert state.last_step is not None
+        return with_lease(state.last_step, taken.lease_expires_at)
+
+    async def _first_reply(self, session: Session) -> bytes:
+        journalled = await self.homes.journalled(session)
+        row = journalled.row
+        state = await self.homes.replay(session, journalled, row.parent_step or 0)
+        return with_lease(state.body, row.created_at + row.lease_s)
+
+    async def _drop(self, session: Session) -> None:
+        """Forget a session and free its environment."""
+        self._forget(session)
+        await self.homes.close(session, self.settings.step_deadline_s)
 
     async def _close_all(self, sessions: Iterable[Session], deadline_s: float) -> None:
         async with anyio.create_task_group() as group:
             for session in sessions:
-                group.start_soon(self._close, session, deadline_s)
+                group.start_soon(self.homes.close, session, deadline_s)
 
-    async def _close(self, session: Session, deadline_s: float) -> None:
-        if session.env is None or session.worker is None:
-            return
-        if isinstance(session.failure, DeadlineExceeded):
-            return  # its thread may still be inside the environment
-        try:
-            with boundary(EnvError, f"closing session {session.session_id}"):
-                await session.worker.run(session.env.close, deadline_s)
-        except SteppoError:
-            # The session is gone either way; the client's answer does not depend on it.
-            logger.exception("session %s did not close cleanly", session.session_id)
-
-
-async def _run(worker: Worker, work: Callable[[], ResultT], deadline_s: float) -> ResultT:
-    """Run environment code although the request may be cancelled, also while it waits its turn."""
-    with anyio.CancelScope(shield=True):
-        return await worker.run(work, deadline_s)
-    raise AssertionError("unreachable: a shield swallows nothing")
+    async def _write_leases(self, sessions: Iterable[Session]) -> None:
+        """Tell the journal of leases that were renewed without a step."""
+        renewed: Mapping[str, float] = {
+            session.key: session.lease_expires_at
+            for session in sessions
+            if session.request is not None and session.lease_expires_at > session.journalled_lease
+        }
+        if renewed:
+            await self.journal.renew(renewed)
+            for session in sessions:
+                session.journalled_lease = renewed.get(session.key, session.journalled_lease)
 
 
-def _start(env: AnyEnv, request: CreateSession) -> None:
-    if request.task_id is not None:
-        env.start(request.task_id, request.seed)
-    else:
-        assert request.split is not None
-        assert request.index is not None
-        env.start(env.tasks.at(request.split, request.index), request.seed)
+def _exists(session: Session) -> SessionExists:
+    return SessionExists(f"session {session.session_id} exists and was made by another request")
 
 
-async def _parse(action: ActionModel, num_chars: int) -> Action:
-    if num_chars <= INLINE_ACTION_CHARS:
-        return read_action(action)
-    return await anyio.to_thread.run_sync(read_action, action)
+def _closed(session: Session) -> SessionExists:
+    return SessionExists(f"session {session.session_id} was closed; an id is used once")
+
+
+def _unknown(session_id: str) -> UnknownSession:
+    return UnknownSession(f"there is no session {session_id[:128]!r}")

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from steppo_env.config_file import read_config_table
-from steppo_env.errors import InvalidInput
+from steppo_env.errors import InvalidInput, StoreError
+from steppo_env.home import steppo_home
 from steppo_env.tools import explain
 
-__all__ = ["ServerSettings", "read_settings"]
+__all__ = ["ServerSettings", "journal_url", "read_settings"]
 
 
 class ServerSettings(BaseSettings):
@@ -27,6 +28,23 @@ class ServerSettings(BaseSettings):
         description="Listen beyond loopback although the server asks nobody for a key.",
     )
     max_sessions: int = Field(default=20_000, ge=1, description="Live sessions; more get 503.")
+    max_sessions_per_key: int = Field(
+        default=20_000, ge=1, description="Live sessions of one key; more get 429."
+    )
+    journal: str | None = Field(
+        default=None,
+        description="Database URL of the journal; None is a file under STEPPO_HOME, and "
+        "'sqlite://' one in memory, which ends with the process.",
+    )
+    journal_sync: Literal["normal", "full"] = Field(
+        default="normal",
+        description="What an answered step outlives: the process, or with full a loss of power too.",
+    )
+    revival_s: float = Field(
+        default=86_400.0,
+        ge=0,
+        description="How long a session whose lease ran out can be taken up again.",
+    )
     max_body_bytes: int = Field(default=8_000_000, ge=1_000, description="Longest request body.")
     default_lease_s: float = Field(default=900.0, gt=0, le=86_400)
     begin_deadline_s: float = Field(
@@ -37,6 +55,12 @@ class ServerSettings(BaseSettings):
         default=120.0,
         gt=0,
         description="To wait for other sessions of the environment; then 503.",
+    )
+    processes: dict[str, Annotated[int, Field(ge=0, le=256)]] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="Processes by environment id; 0 runs it on a thread. An environment that computes "
+        "has 2, others none.",
     )
     shutdown_s: int = Field(default=5, ge=1, description="For open requests when asked to stop.")
 
@@ -74,6 +98,22 @@ def read_settings(path: Path | None, flags: Mapping[str, object]) -> ServerSetti
             "key; bind to 127.0.0.1, or say --allow-remote"
         )
     return settings
+
+
+def journal_url(settings: ServerSettings) -> str:
+    """Return where the journal is, after making the folder of the one under STEPPO_HOME.
+
+    Raises:
+        StoreError: The folder cannot be made.
+    """
+    if settings.journal is not None:
+        return settings.journal
+    folder = steppo_home() / "server"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make {folder} for the journal: {error.strerror}") from error
+    return f"sqlite:///{(folder / 'journal.db').as_posix()}"
 
 
 def _checked(values: Mapping[str, Any], where: str) -> ServerSettings:

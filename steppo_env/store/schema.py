@@ -25,7 +25,9 @@ from sqlalchemy import (
     Text,
 )
 
-__all__ = ["SCHEMA_VERSION", "metadata", "runs", "steps", "store_meta", "trajectories"]
+from steppo_env.store.layout import Layout, meta_table
+
+__all__ = ["STORE", "runs", "steps", "trajectories"]
 
 SCHEMA_VERSION = 1
 """The layout that this software reads and writes."""
@@ -35,12 +37,10 @@ metadata = MetaData()
 # SQLite numbers rows by itself only in a column declared INTEGER.
 _Sequence = BigInteger().with_variant(Integer, "sqlite")
 
-store_meta = Table(
-    "store_meta",
-    metadata,
-    Column("schema_version", Integer, primary_key=True, autoincrement=False),
-    Column("created_by", Text, nullable=False),
-)
+store_meta = meta_table("store_meta", metadata)
+
+STORE = Layout("store", SCHEMA_VERSION, metadata, store_meta)
+"""What a trajectory store holds."""
 
 runs = Table(
     "runs",

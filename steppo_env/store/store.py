@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, StaticPool, func, insert, select, upd
 from steppo_env.errors import InvalidInput, StoreError
 from steppo_env.mdp import Trajectory
 from steppo_env.store.codec import Row, encode_trajectory
+from steppo_env.store.layout import store_errors
 from steppo_env.store.query import (
     GroupSummary,
     TrajectoryFilter,
@@ -46,8 +47,8 @@ from steppo_env.store.rows import (
     unknown_run,
 )
 from steppo_env.store.runs import Run, decode_run, encode_run
-from steppo_env.store.schema import runs, steps, trajectories
-from steppo_env.store.sqlite import open_engine, store_errors, writing
+from steppo_env.store.schema import STORE, runs, steps, trajectories
+from steppo_env.store.sqlite import open_engine, writing
 from steppo_env.store.validation import check_number, check_text
 
 __all__ = ["TrajectoryStore", "open_store"]
@@ -76,7 +77,7 @@ def open_store(url: str, *, create: bool = True) -> "TrajectoryStore":
     ...     store.count()
     0
     """
-    engine, location = open_engine(url, create=create)
+    engine, location = open_engine(url, STORE, create=create)
     return TrajectoryStore(engine, location)
 
 

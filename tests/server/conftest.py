@@ -179,7 +179,7 @@ def serving(control: Control) -> Serving:
     async def start(
         catalogue: Catalogue | None = None, **settings: object
     ) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(catalogue, ServerSettings(**settings))  # type: ignore[arg-type]
+        app = create_app(catalogue, ServerSettings(**{"journal": "sqlite://", **settings}))  # type: ignore[arg-type]
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),

@@ -62,6 +62,17 @@ def test_a_mistake_in_the_file_is_told_with_its_place(
         read_settings(toml(tmp_path, text), {})
 
 
+def test_processes_are_named_by_environment_in_the_file_and_in_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = toml(tmp_path, '[server.processes]\n"steppo/TextWorld-v0" = 4\n')
+    assert read_settings(path, {}).processes == {"steppo/TextWorld-v0": 4}
+    monkeypatch.setenv("STEPPO_SERVER_PROCESSES", '{"steppo/KeyDoor-v0": 0}')
+    assert read_settings(path, {}).processes == {"steppo/KeyDoor-v0": 0}
+    with pytest.raises(InvalidInput, match="less than or equal to 256"):
+        read_settings(None, {"processes": {"steppo/KeyDoor-v0": 257}})
+
+
 def test_a_mistake_in_the_file_is_told_also_when_a_flag_would_hide_it(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="port"):
         read_settings(toml(tmp_path, "[server]\nport = 70000\n"), {"port": 1})

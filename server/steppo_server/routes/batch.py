@@ -18,6 +18,7 @@ from steppo_env.wire import (
     StepItem,
     StepResults,
 )
+from steppo_server.auth import KeyScope, caller_of
 from steppo_server.body import read_body
 from steppo_server.documented import body_schema, problems
 from steppo_server.problems import log_failure, problem_bytes
@@ -42,10 +43,11 @@ logger = logging.getLogger("steppo.server")
 async def create_sessions(request: Request) -> Response:
     """Begin many episodes. Results stand in the order of the request."""
     manager: SessionManager = request.app.state.manager
+    owner = caller_of(request, KeyScope.ACT).owner
     batch = await read_body(request, BatchSessions)
 
     async def create(item: CreateSession) -> bytes:
-        return b'{"status":201,"session":' + await manager.create(item) + b"}"
+        return b'{"status":201,"session":' + await manager.create(owner, item) + b"}"
 
     lanes = [[(place, item)] for place, item in enumerate(batch.sessions)]
     return json_bytes(await _results(lanes, create, len(batch.sessions)))
@@ -60,10 +62,11 @@ async def create_sessions(request: Request) -> Response:
 async def take_steps(request: Request) -> Response:
     """Take steps in many sessions. Steps of one session are taken in the order given."""
     manager: SessionManager = request.app.state.manager
+    owner = caller_of(request, KeyScope.ACT).owner
     batch = await read_body(request, BatchSteps)
 
     async def step(item: StepItem) -> bytes:
-        return b'{"status":200,"step":' + await manager.step(item.session_id, item) + b"}"
+        return b'{"status":200,"step":' + await manager.step(owner, item.session_id, item) + b"}"
 
     lanes: dict[Hashable, list[tuple[int, StepItem]]] = {}
     for place, item in enumerate(batch.steps):

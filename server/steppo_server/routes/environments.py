@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from starlette.requests import Request
 
-from steppo_env.describe import describe, list_tasks, summarize
 from steppo_env.errors import InvalidInput
 from steppo_env.tools import explain
-from steppo_env.wire import EnvDetail, EnvList, EnvSummary, TaskPage
+from steppo_env.wire import EnvDetail, EnvList, TaskPage
+from steppo_server.auth import KeyScope, caller_of
 from steppo_server.documented import problems
 from steppo_server.sessions import SessionManager
 
@@ -28,12 +28,8 @@ OptionsQuery = Annotated[
 async def list_environments(request: Request) -> EnvList:
     """List what is served, also what cannot be used here and why."""
     manager: SessionManager = request.app.state.manager
-    catalogue = manager.catalogue
-
-    def work() -> list[EnvSummary]:
-        return [summarize(catalogue.get(name)) for name in catalogue.names]
-
-    return EnvList(environments=await manager.load("", work))
+    caller_of(request, KeyScope.ACT)
+    return await manager.environments()
 
 
 # The path takes slashes: an id has one, and servers decode %2F before they match routes.
@@ -48,20 +44,16 @@ async def list_env_tasks(
 ) -> TaskPage:
     """List the tasks of a split in order. Solutions are never shown."""
     manager: SessionManager = request.app.state.manager
-    spec = manager.catalogue.get(env_id)
-    wanted = _read_options(options)
-    return await manager.load(
-        spec.env_id, lambda: list_tasks(spec, split, limit=limit, cursor=cursor, options=wanted)
-    )
+    caller_of(request, KeyScope.ACT)
+    return await manager.tasks(env_id, split, limit, cursor, _read_options(options))
 
 
 @router.get("/{env_id:path}", responses=problems(404, 422, 500, 501, 503, 504))
 async def get_environment(request: Request, env_id: str, options: OptionsQuery = None) -> EnvDetail:
     """Describe an environment: its splits, its options, and which of them callers can set."""
     manager: SessionManager = request.app.state.manager
-    spec = manager.catalogue.get(env_id)
-    wanted = _read_options(options)
-    return await manager.load(spec.env_id, lambda: describe(spec, wanted))
+    caller_of(request, KeyScope.ACT)
+    return await manager.describe(env_id, _read_options(options))
 
 
 def _read_options(text: str | None) -> dict[str, JsonValue]:

@@ -1,0 +1,151 @@
+"""Where episodes live: in workers, and after a worker died in another one, by replay."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from steppo_env.errors import DeadlineExceeded, EnvError, SteppoError, UnknownSession, WorkerDied
+from steppo_env.wire import StepRequest
+from steppo_server.engines import Pool, Worker
+from steppo_server.episode import EpisodeStart, EpisodeState, StepTaken
+from steppo_server.journal import Journal, Journalled
+from steppo_server.replies import with_lease
+from steppo_server.revival import episode_start, restore
+from steppo_server.session import Session
+from steppo_server.settings import ServerSettings
+
+__all__ = ["Homes"]
+
+MAX_REBUILDS = 3
+"""Workers that may die under one request before it gives up."""
+
+ResultT = TypeVar("ResultT")
+
+logger = logging.getLogger("steppo.server")
+
+
+class Homes:
+    """Runs the environments of sessions. Whoever calls holds the session's lock."""
+
+    def __init__(self, pool: Pool, journal: Journal, settings: ServerSettings) -> None:
+        self.pool = pool
+        self._journal = journal
+        self._settings = settings
+
+    async def home(self, session: Session) -> Worker:
+        """Return the worker that has the episode, after rebuilding it if none has."""
+        if session.is_homeless:
+            journalled = await self.journalled(session)
+            if len(journalled.steps) != session.num_steps:
+                restore(session, journalled)  # another server has gone on with it
+            state = await self.build(session, episode_start(session.key, journalled))
+            if state.last_step is not None and session.failure is None:
+                lease_expires_at = journalled.steps[-1].lease_expires_at
+                session.last_reply = with_lease(state.last_step, lease_expires_at)
+        assert session.worker is not None
+        return session.worker
+
+    async def build(self, session: Session, start: EpisodeStart) -> EpisodeState:
+        """Begin or rebuild an episode in the worker that has the fewest.
+
+        Raises:
+            EnvironmentChanged, ReplayDiverged: It did not come out as it was.
+            UnknownEnvironment, UnknownTask, InvalidOptions, MissingData, MissingDependency, EnvError,
+            CapacityExceeded, DeadlineExceeded, WorkerDied: As they say.
+        """
+        for attempt in range(MAX_REBUILDS):
+            worker = await self.pool.worker_for(start.env_name, start.options)
+            try:
+                state: EpisodeState = await worker.call(
+                    "begin", start, deadline_s=self._settings.begin_deadline_s
+                )
+            except WorkerDied:
+                if attempt + 1 == MAX_REBUILDS:
+                    raise
+            else:
+                session.worker, session.generation = worker, worker.generation
+                return state
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def try_step(
+        self, session: Session, request: StepRequest
+    ) -> tuple[StepTaken | None, SteppoError | None]:
+        """Return what the step did, or in what it failed when that ends the episode.
+
+        Raises:
+            CapacityExceeded, WorkerDied: The step was not taken.
+            SteppoError: The episode could not be rebuilt; the step was not taken.
+        """
+        for attempt in range(MAX_REBUILDS):
+            worker = await self.home(session)  # what goes wrong in there is not the step's failure
+            try:
+                taken: StepTaken = await worker.call(
+                    "step",
+                    session.key,
+                    request.step_index,
+                    request.action,
+                    deadline_s=self._settings.step_deadline_s,
+                )
+            except WorkerDied:
+                if attempt + 1 == MAX_REBUILDS:
+                    raise
+            except (EnvError, DeadlineExceeded) as error:
+                error.members.setdefault("trainable", False)
+                return None, error
+            else:
+                return taken, None
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def ask(
+        self, session: Session, question: Callable[[Worker, float], Awaitable[ResultT]]
+    ) -> ResultT:
+        """Ask the episode something that leaves it as it is.
+
+        Args:
+            question: Asks the worker that has the episode, with a deadline in seconds.
+        """
+        with anyio.CancelScope(shield=True):
+            for attempt in range(MAX_REBUILDS):
+                worker = await self.home(session)
+                try:
+                    return await question(worker, self._settings.step_deadline_s)
+                except WorkerDied:
+                    if attempt + 1 == MAX_REBUILDS:
+                        raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def replay(
+        self, session: Session, journalled: Journalled, num_steps: int
+    ) -> EpisodeState:
+        """Play the beginning of an episode once more, beside the episode itself."""
+        start = episode_start(f"{session.key}#{num_steps}", journalled, num_steps)
+        beside = Session(start.key)
+        try:
+            return await self.build(beside, start)
+        finally:
+            await self.close(beside, self._settings.step_deadline_s)
+
+    async def close(self, session: Session, deadline_s: float) -> None:
+        """Free the environment of a session, if there is one. A failure is logged."""
+        if session.is_homeless:
+            return
+        assert session.worker is not None
+        try:
+            await session.worker.call("close", session.key, deadline_s=deadline_s)
+        except SteppoError:
+            # The session is gone either way; the client's answer does not depend on it.
+            logger.exception("session %s did not close cleanly", session.session_id)
+
+    async def journalled(self, session: Session) -> Journalled:
+        """Return what the journal has of a session.
+
+        Raises:
+            UnknownSession: It was deleted, by another server.
+        """
+        journalled = await self._journal.load(session.key)
+        if journalled is None or journalled.closed_at is not None:
+            session.is_closed = True  # another server deleted it
+            raise UnknownSession(f"there is no session {session.session_id}")
+        return journalled

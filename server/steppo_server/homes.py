@@ -145,7 +145,7 @@ class Homes:
             UnknownSession: It was deleted, by another server.
         """
         journalled = await self._journal.load(session.key)
-        if journalled is None or journalled.closed_at is not None:
+        if journalled is None:
             session.is_closed = True  # another server deleted it
             raise UnknownSession(f"there is no session {session.session_id}")
         return journalled

@@ -173,7 +173,7 @@ class SessionManager:
         """Close a session and free what it holds, in the journal too."""
         async with self.using(owner, session_id) as session:
             with anyio.CancelScope(shield=True):
-                await self.journal.close_session(session.key)
+                await self.journal.remove_session(session.key)
                 await self._drop(session)
 
     async def renew(self, owner: str, session_id: str, *, is_revival: bool) -> float:
@@ -264,9 +264,9 @@ class SessionManager:
             yield session
 
     async def _check_known(self, key: str) -> Journalled:
-        """Return what the journal has of a session that is not closed."""
+        """Return what the journal has of a session."""
         journalled = await self.journal.load(key)
-        if journalled is None or journalled.closed_at is not None:
+        if journalled is None:
             raise _unknown(id_of(key))
         return journalled
 
@@ -275,8 +275,6 @@ class SessionManager:
         journalled = await self.journal.load(session.key)
         if journalled is None:
             return False
-        if journalled.closed_at is not None:
-            raise _closed(session)
         self._check_lease(journalled)
         restore(session, journalled)
         return True
@@ -449,10 +447,6 @@ class SessionManager:
 
 def _exists(session: Session) -> SessionExists:
     return SessionExists(f"session {session.session_id} exists and was made by another request")
-
-
-def _closed(session: Session) -> SessionExists:
-    return SessionExists(f"session {session.session_id} was closed; an id is used once")
 
 
 def _unknown(session_id: str) -> UnknownSession:

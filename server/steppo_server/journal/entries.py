@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from steppo_server.journal.rows import SessionRow, StepRow
 
-__all__ = ["AddSession", "Beat", "CloseSession", "Entry", "Load", "Purge", "Renew", "Write"]
+__all__ = ["AddSession", "Beat", "Entry", "Load", "Purge", "RemoveSession", "Renew", "Write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,10 @@ class AddSession:
 
 
 @dataclass(frozen=True, slots=True)
-class CloseSession:
-    """Note that a session was closed; the first time counts."""
+class RemoveSession:
+    """Remove a session and its steps, if it is there."""
 
     session_id: str
-    closed_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """Remove a batch of the sessions that were closed or expired before this time."""
+    """Remove a batch of the sessions that expired before this time."""
 
     before: float
 
 
-Write = StepRow | AddSession | CloseSession | Renew | Beat
+Write = StepRow | AddSession | RemoveSession | Renew | Beat
 Entry = Write | Load | Purge

@@ -26,7 +26,7 @@ from steppo_env.store.layout import store_errors
 from steppo_env.store.sqlite import Sync
 from steppo_env.store.validation import is_text
 from steppo_server.journal.database import Database
-from steppo_server.journal.entries import AddSession, Beat, CloseSession, Load, Purge, Renew
+from steppo_server.journal.entries import AddSession, Beat, Load, Purge, RemoveSession, Renew
 from steppo_server.journal.rows import Journalled, SessionRow, StepRow
 from steppo_server.journal.schema import JOURNAL
 from steppo_server.journal.statements import last_beat
@@ -128,8 +128,8 @@ class Journal(ABC):
         """Return all about a session, with what was asked before this call; None if unknown."""
 
     @abstractmethod
-    async def close_session(self, session_id: str) -> None:
-        """Note that a session was closed. Closing it again, or one that is unknown, is nothing."""
+    async def remove_session(self, session_id: str) -> None:
+        """Remove a session and its steps; its id is free again. One that is unknown is nothing."""
 
     @abstractmethod
     async def renew(self, leases: Mapping[str, float]) -> None:
@@ -141,7 +141,7 @@ class Journal(ABC):
 
     @abstractmethod
     async def purge(self, before: float) -> int:
-        """Remove the sessions that were closed or expired before a time; return how many.
+        """Remove the sessions that expired before a time; return how many.
 
         They go in batches, between which others write.
         """
@@ -167,7 +167,7 @@ class NullJournal(Journal):
         """Return None."""
         return None
 
-    async def close_session(self, session_id: str) -> None:
+    async def remove_session(self, session_id: str) -> None:
         """Do nothing."""
 
     async def renew(self, leases: Mapping[str, float]) -> None:
@@ -211,9 +211,9 @@ class DatabaseJournal(Journal):
             return None  # no database could hold it
         return cast(Journalled | None, await self._thread.submit(Load(session_id)))
 
-    async def close_session(self, session_id: str) -> None:
-        """Note that a session was closed."""
-        await self._thread.submit(CloseSession(session_id, time.time()))
+    async def remove_session(self, session_id: str) -> None:
+        """Remove a session."""
+        await self._thread.submit(RemoveSession(session_id))
 
     async def renew(self, leases: Mapping[str, float]) -> None:
         """Put leases off."""
@@ -225,7 +225,7 @@ class DatabaseJournal(Journal):
         await self._thread.submit(Beat(time.time()))
 
     async def purge(self, before: float) -> int:
-        """Remove what was closed or expired before a time."""
+        """Remove what expired before a time."""
         num_removed, may_be_more = 0, True
         while may_be_more:  # each batch removes its sessions, or moves them past `before`
             outcome = await self._thread.submit(Purge(before))

@@ -74,12 +74,10 @@ class Journalled:
     Attributes:
         row: How it was begun; its `lease_expires_at` is the latest that any use wrote.
         steps: Its steps, from 0 on without gaps.
-        closed_at: When it was closed (Unix time), or None.
     """
 
     row: SessionRow
     steps: tuple[StepRow, ...]
-    closed_at: float | None = None
 
 
 class StepExists(Exception):

@@ -57,9 +57,7 @@ sessions = Table(
     Column("group_id", Text),
     Column("parent_id", Text),  # no foreign key: a parent may be purged first
     Column("parent_step", Integer),
-    Column("closed_at", Double),
     Index("ix_journal_sessions_lease", "lease_expires_at"),
-    Index("ix_journal_sessions_closed", "closed_at"),
 )
 
 steps = Table(

@@ -15,7 +15,7 @@ from operator import attrgetter
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from steppo_env.errors import SessionExists, StoreError, UnknownSession
-from steppo_server.journal.entries import AddSession, Beat, CloseSession, Renew, Write
+from steppo_server.journal.entries import AddSession, Beat, RemoveSession, Renew, Write
 from steppo_server.journal.rows import Journalled, SessionRow, StepExists, StepRow
 from steppo_server.journal.schema import beat, sessions, steps
 
@@ -42,9 +42,7 @@ _step_key = attrgetter("session_id", "step_index")
 _Cells = tuple[object, ...]
 
 _ASKED_FOR = sessions.c.session_id.in_(bindparam("session_ids", expanding=True))
-_SELECT_SESSIONS = select(*(sessions.c[name] for name in _SESSION), sessions.c.closed_at).where(
-    _ASKED_FOR
-)
+_SELECT_SESSIONS = select(*(sessions.c[name] for name in _SESSION)).where(_ASKED_FOR)
 _SELECT_STEPS = (
     select(sessions.c.session_id, *(steps.c[name] for name in _STEP[1:]))
     .join_from(sessions, steps)
@@ -76,21 +74,22 @@ def write_together(connection: Connection, writes: Sequence[Write]) -> None:
 
 def _write_rest(connection: Connection, writes: Sequence[Write]) -> None:
     leases: dict[str, float] = {}
-    closed: dict[str, float] = {}
+    removed: list[str] = []
     last: Beat | None = None
     for write in writes:
         match write:
             case Renew(renewed):
                 for session_id, until in renewed.items():
                     leases[session_id] = max(until, leases.get(session_id, until))
-            case CloseSession(session_id, closed_at):
-                closed.setdefault(session_id, closed_at)
+            case RemoveSession(session_id):
+                removed.append(session_id)
             case Beat():
                 last = write
             case _:
                 pass
     _set_later(connection, "lease_expires_at", "< given.column2", leases)
-    _set_later(connection, "closed_at", "IS NULL", closed)
+    if removed:
+        connection.execute(delete(sessions).where(sessions.c.session_id.in_(sorted(removed))))
     if last is not None:
         mark = _mark(connection)
         connection.exec_driver_sql(
@@ -125,7 +124,7 @@ def add_alone(
     if isinstance(found, StoreError):
         raise found
     if isinstance(write, AddSession):
-        if not (may_be_repeated and found == _journalled(write.row, write.steps, None)):
+        if not (may_be_repeated and found == _journalled(write.row, write.steps)):
             raise SessionExists(f"session {key} exists in the journal", session_id=key)
         return
     if found is None or write.step_index >= len(found.steps):
@@ -145,23 +144,23 @@ def load_sessions(
         for step in connection.execute(_SELECT_STEPS, {"session_ids": [*taken]}):
             taken[step.session_id].append(StepRow(*step))
     found: dict[str, Journalled | StoreError] = {}
-    for *cells, closed_at in rows:
+    for cells in rows:
         row = SessionRow(*cells)
-        found[row.session_id] = _checked(row, taken[row.session_id], closed_at)
+        found[row.session_id] = _checked(row, taken[row.session_id])
     return found
 
 
 def purge_batch(connection: Connection, before: float) -> tuple[int, bool]:
-    """Remove sessions that were closed or expired before this time.
+    """Remove sessions that expired before this time.
 
     Returns:
         How many were removed, and whether there may be more.
     """
     # The rows stay locked: a step that another server adds meanwhile comes before the look at the
     # steps or finds no session; and what another server has in hand now is left to a later purge.
-    is_due = (sessions.c.lease_expires_at < before) | (sessions.c.closed_at < before)
     number = sessions.c.session_number
-    query = select(number, sessions.c.session_id, sessions.c.closed_at).where(is_due)
+    is_due = sessions.c.lease_expires_at < before
+    query = select(number, sessions.c.session_id).where(is_due)
     locking = query.limit(PURGE_BATCH).with_for_update(skip_locked=True)
     due = connection.execute(locking).all()
     is_one_of_them = steps.c.session_number.in_([row.session_number for row in due])
@@ -172,7 +171,6 @@ def purge_batch(connection: Connection, before: float) -> tuple[int, bool]:
         row.session_id: leases[row.session_number]
         for row in due
         if leases.get(row.session_number, before - 1) >= before
-        and (row.closed_at is None or row.closed_at >= before)
     }
     # Noted in the session's row, so that the next batch does not look at it again.
     _set_later(connection, "lease_expires_at", "< given.column2", kept)
@@ -195,9 +193,7 @@ def _unknown(session_id: str) -> UnknownSession:
     return UnknownSession(f"session {session_id} is not in the journal", session_id=session_id)
 
 
-def _checked(
-    row: SessionRow, taken: Sequence[StepRow], closed_at: float | None
-) -> Journalled | StoreError:
+def _checked(row: SessionRow, taken: Sequence[StepRow]) -> Journalled | StoreError:
     indices = [step.step_index for step in taken]
     if indices != [*range(len(taken))]:
         missing = next(at for at, index in enumerate(indices) if at != index)
@@ -206,12 +202,12 @@ def _checked(
             f"{len(taken)} steps up to index {indices[-1]}, and step {missing} is missing",
             session_id=row.session_id,
         )
-    return _journalled(row, taken, closed_at)
+    return _journalled(row, taken)
 
 
-def _journalled(row: SessionRow, taken: Sequence[StepRow], closed_at: float | None) -> Journalled:
+def _journalled(row: SessionRow, taken: Sequence[StepRow]) -> Journalled:
     latest = max((row.lease_expires_at, *(step.lease_expires_at for step in taken)))
-    return Journalled(replace(row, lease_expires_at=latest), tuple(taken), closed_at)
+    return Journalled(replace(row, lease_expires_at=latest), tuple(taken))
 
 
 def _insert(

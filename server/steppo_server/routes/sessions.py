@@ -103,7 +103,7 @@ async def get_session(request: Request, session_id: str) -> Response:
 
 @router.delete("/sessions/{session_id}", status_code=204, responses=problems(404, 410))
 async def delete_session(request: Request, session_id: str) -> Response:
-    """Close the session and free its memory. Its id is not used again."""
+    """Close the session and free what it holds; its id is free again."""
     manager: SessionManager = request.app.state.manager
     await manager.delete(caller_of(request, KeyScope.ACT).owner, session_id)
     return Response(status_code=204)

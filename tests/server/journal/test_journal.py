@@ -176,7 +176,8 @@ async def test_a_step_of_an_unknown_session_is_refused_and_its_neighbours_are_no
 async def test_an_entry_that_cannot_be_written_fails_alone(
     journal: Journal, session_row: MakeSession, step_row: MakeStep
 ) -> None:
-    await journal.add_session(session_row("one"))
+    for name in ("one", "gone"):
+        await journal.add_session(session_row(name))
     await journal.add_step(step_row("one", 0))
     outcomes = await outcomes_of(
         lambda: journal.add_step(step_row("one", 1)),
@@ -187,7 +188,7 @@ async def test_an_entry_that_cannot_be_written_fails_alone(
         lambda: journal.add_session(session_row("two")),
         lambda: journal.add_step(step_row("one", 2, action=None)),
         lambda: journal.renew({"one": 5_000.0}),
-        lambda: journal.close_session("one"),
+        lambda: journal.remove_session("gone"),
         lambda: journal.beat(),
     )
     done = type(None)
@@ -208,7 +209,7 @@ async def test_an_entry_that_cannot_be_written_fails_alone(
     assert found is not None
     assert [step.step_index for step in found.steps] == [0, 1]
     assert found.row.lease_expires_at == 5_000.0
-    assert found.closed_at is not None
+    assert await journal.load("gone") is None
     assert await journal.load("two") is not None
 
 
@@ -346,22 +347,24 @@ async def test_a_lease_is_the_latest_that_was_written(
     assert two.row.lease_expires_at == 10.0
 
 
-async def test_a_session_closes_once_and_can_still_be_read(
-    journal: Journal, other: Journal, session_row: MakeSession
+async def test_a_removed_session_is_gone_with_its_steps_and_its_id_is_free(
+    journal: Journal, other: Journal, session_row: MakeSession, step_row: MakeStep
 ) -> None:
     await journal.add_session(session_row("one"))
-    before = time.time()
-    await journal.close_session("one")
-    after = time.time()
-    await other.close_session("one")
-    await journal.close_session("nobody")
+    await journal.add_step(step_row("one", 0))
+    await other.remove_session("one")
+    await journal.remove_session("one")
+    await journal.remove_session("nobody")
+    assert await journal.load("one") is None
+    with pytest.raises(UnknownSession):
+        await journal.add_step(step_row("one", 1))
+    await journal.add_session(session_row("one"))
     found = await other.load("one")
     assert found is not None
-    assert found.closed_at is not None
-    assert before <= found.closed_at <= after
+    assert found.steps == ()
 
 
-async def test_a_purge_removes_what_was_closed_or_expired_before(
+async def test_a_purge_removes_what_expired_before(
     journal: Journal,
     session_row: MakeSession,
     step_row: MakeStep,
@@ -373,7 +376,6 @@ async def test_a_purge_removes_what_was_closed_or_expired_before(
         "on time": session_row("on time", lease_expires_at=100.0),
         "renewed": session_row("renewed", lease_expires_at=1.0),
         "stepped": session_row("stepped", lease_expires_at=1.0),
-        "closed": session_row("closed", lease_expires_at=time.time() + 900),
     }
     for row in names.values():
         await journal.add_session(row)
@@ -381,16 +383,14 @@ async def test_a_purge_removes_what_was_closed_or_expired_before(
     await journal.add_step(step_row("expired", 0, lease_expires_at=99.5))
     await journal.add_step(step_row("stepped", 0, lease_expires_at=98.0))
     await journal.add_step(step_row("stepped", 1, lease_expires_at=100.5))
-    await journal.add_step(step_row("closed", 0, lease_expires_at=time.time() + 900))
-    await journal.close_session("closed")
     assert await journal.purge(100.0) == 1
     assert await journal.load("expired") is None
-    for name in ("on time", "renewed", "stepped", "closed"):
+    for name in ("on time", "renewed", "stepped"):
         assert await journal.load(name) is not None
     stepped = await journal.load("stepped")
     assert stepped is not None
     assert (stepped.row.lease_expires_at, len(stepped.steps)) == (100.5, 2)
-    assert await journal.purge(time.time() + 60) == 4
+    assert await journal.purge(time.time() + 60) == 3
     assert await journal.purge(time.time() + 60) == 0
     await journal.add_session(session_row("expired"))
     found = await journal.load("expired")
@@ -570,7 +570,7 @@ async def test_no_journal_keeps_nothing_and_answers_all_the_same(
         await journal.add_session(session_row("one"))
         await journal.add_session(session_row("one"))
         await journal.add_step(step_row("one", 0))
-        await journal.close_session("one")
+        await journal.remove_session("one")
         await journal.renew({"one": 1.0})
         await journal.beat()
         assert await journal.load("one") is None

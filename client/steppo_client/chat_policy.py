@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from steppo_client.policy import Policy, Sample, Turn
-from steppo_services.urls import check_url
 from steppo_env.errors import PolicyError
 from steppo_env.mdp import Usage
 from steppo_env.wire import ActionModel, MessageModel, ToolModel
+from steppo_services.urls import check_url
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion

@@ -1,6 +1,7 @@
 """What several verbs share: reading options, opening clients, running async code."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,8 +14,8 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from steppo_client.env_client import EnvClient
-from steppo_client.http_client import HttpEnvClient
 from steppo_client.local_client import LocalEnvClient
+from steppo_client.servers import client_of
 from steppo_env.catalogue import Catalogue
 from steppo_env.errors import InvalidInput
 from steppo_env.store import TrajectoryStore, open_store
@@ -41,7 +42,10 @@ EXIT_SOME_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 ServerOption = Annotated[
-    str | None, typer.Option(help="URL of a steppo server; without it environments run here.")
+    str | None,
+    typer.Option(
+        help="URL of a steppo server, http:// or ws://; without it environments run here."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -55,7 +59,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 screen = Console(stderr=True)
 """What is said to a person on the way."""
 
-paper = Console()
+FILE_WIDTH = 160
+"""Columns of what goes to a file or a pipe, which does not say how wide it is."""
+paper = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else FILE_WIDTH)
 """Results for a person, on stdout."""
 
 
@@ -101,7 +107,7 @@ def open_client(server: str | None, config: Path | None) -> EnvClient:
         return LocalEnvClient(Catalogue.from_toml(config) if config is not None else None)
     if config is not None:
         raise InvalidInput("--config names variants of this process; a server has its own")
-    return HttpEnvClient(server)
+    return client_of(server)
 
 
 def make_folder(path: Path) -> None:

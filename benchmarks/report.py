@@ -12,6 +12,8 @@ from typing import TypeVar
 
 Subject = TypeVar("Subject")
 
+NO_LIMITS: Mapping[str, float] = {}
+
 SHORTEST_S = 0.02
 """Seconds that one measurement lasts at least: a faster function is called several times in it."""
 
@@ -77,14 +79,35 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def missed(figures: Mapping[str, float], targets: Mapping[str, float]) -> list[str]:
-    """Return the names of the figures that lie below their target."""
-    return sorted(name for name, bound in targets.items() if figures[name] < bound)
+def missed(
+    figures: Mapping[str, float],
+    targets: Mapping[str, float],
+    limits: Mapping[str, float] = NO_LIMITS,
+) -> list[str]:
+    """Return the names of the figures that miss what they should reach.
+
+    Args:
+        targets: Figures are at least that.
+        limits: Figures are at most that.
+    """
+    too_low = {name for name, bound in targets.items() if figures[name] < bound}
+    too_high = {name for name, bound in limits.items() if figures[name] > bound}
+    return sorted(too_low | too_high)
 
 
-def json_line(figures: Mapping[str, float], targets: Mapping[str, float]) -> str:
-    """Return the figures, their targets and the names of those missed, as one line of JSON."""
-    found = {"figures": figures, "targets": targets, "missed": missed(figures, targets)}
+def json_line(
+    figures: Mapping[str, float],
+    targets: Mapping[str, float],
+    limits: Mapping[str, float] = NO_LIMITS,
+) -> str:
+    """Return the figures, their targets and the names of those missed, as one line of JSON.
+
+    The limits are in it where there are any.
+    """
+    found: dict[str, object] = {"figures": figures, "targets": targets}
+    if limits:
+        found["limits"] = limits
+    found["missed"] = missed(figures, targets, limits)
     return json.dumps(found, allow_nan=False)
 
 

@@ -7,7 +7,7 @@ from steppo_env.errors import InvalidInput, MissingData
 
 __all__ = ["read_config_table"]
 
-TABLES = frozenset({"environments", "server"})
+TABLES = frozenset({"environments", "keys", "server"})
 
 
 def read_config_table(path: Path, name: str) -> dict[str, object]:
@@ -25,7 +25,9 @@ def read_config_table(path: Path, name: str) -> dict[str, object]:
         raise InvalidInput(f"{path} is not TOML: {error}") from error
     unknown = sorted(set(document) - TABLES)
     if unknown:
-        raise InvalidInput(f"{path} has [server] and [environments.*], not {', '.join(unknown)}")
+        raise InvalidInput(
+            f"{path} has [server], [keys.*] and [environments.*], not {', '.join(unknown)}"
+        )
     table = document.get(name, {})
     if not isinstance(table, dict):
         raise InvalidInput(f"{path}: {name} is a table, not {table!r}")

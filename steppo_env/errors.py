@@ -33,6 +33,7 @@
     ├── TransportError               503  (ConnectionError)
     ├── TooManyRequests              429
     ├── CapacityExceeded             503
+    ├── NotReady                     503
     ├── WorkerDied                   503
     └── DeadlineExceeded             504  (TimeoutError)
 
@@ -42,7 +43,7 @@ and let the message say what was expected, what came, and what to do.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from types import TracebackType
 from typing import ClassVar
 
 from pydantic import JsonValue
@@ -63,6 +64,7 @@ __all__ = [
     "MissingData",
     "MissingDependency",
     "NotFound",
+    "NotReady",
     "PayloadTooLarge",
     "PolicyError",
     "RecordConflict",
@@ -311,6 +313,12 @@ class CapacityExceeded(SteppoError):
     slug, title, status = "capacity-exceeded", "Capacity exceeded", 503
 
 
+class NotReady(SteppoError):
+    """The server runs and should get no new work for now."""
+
+    slug, title, status = "not-ready", "Not ready", 503
+
+
 class WorkerDied(SteppoError):
     """What held the episode is gone; it is rebuilt by replaying its actions. Try again."""
 
@@ -355,10 +363,7 @@ def error_from_problem(problem: Mapping[str, JsonValue]) -> SteppoError:
     return cls(detail, **members)
 
 
-@contextmanager
-def boundary(
-    kind: type[SteppoError], what: str, *, passes: type[SteppoError] = SteppoError
-) -> Iterator[None]:
+class boundary:  # noqa: N801 - used as a function, and once a step: a generator costs more
     """Attribute any foreign exception raised inside to the boundary it crossed.
 
     Errors of the class `passes` go through unchanged: they already say what went wrong.
@@ -370,11 +375,28 @@ def boundary(
         ...
     steppo_env.errors.EnvError: begin raised KeyError: 'door'
     """
-    try:
-        yield
-    except passes:
-        raise
-    except Exception as error:
+
+    __slots__ = ("_kind", "_passes", "_what")
+
+    def __init__(
+        self, kind: type[SteppoError], what: str, *, passes: type[SteppoError] = SteppoError
+    ) -> None:
+        self._kind = kind
+        self._what = what
+        self._passes = passes
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Raise what a foreign exception is here."""
+        if error is None or isinstance(error, self._passes) or not isinstance(error, Exception):
+            return
         name = type(error).__name__
-        detail = f"{what} raised {name}: {error}".removesuffix(": ")
-        raise kind(detail, exception=name) from error
+        detail = f"{self._what} raised {name}: {error}".removesuffix(": ")
+        raise self._kind(detail, exception=name) from error

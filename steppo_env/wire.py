@@ -7,7 +7,15 @@ older client can talk to a newer server within `/v1`.
 import json
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 from steppo_env.mdp import Action, Message, Observation, Outcome, Role, ToolCall, ToolSpec
 from steppo_env.parsing import parse_message, parse_text
@@ -15,6 +23,7 @@ from steppo_env.parsing import parse_message, parse_text
 __all__ = [
     "MAX_BATCH",
     "MAX_LEASES",
+    "MAX_LEVELS",
     "ActionModel",
     "BatchSessions",
     "BatchSteps",
@@ -31,6 +40,7 @@ __all__ = [
     "FunctionSpecModel",
     "GroupReply",
     "Health",
+    "JsonObject",
     "LeaseRequest",
     "LeaseResult",
     "LeaseResults",
@@ -59,12 +69,32 @@ MAX_BATCH = 1024
 """Most items in one batch request."""
 MAX_LEASES = 10_000
 """Most leases that are renewed in one request."""
+MAX_LEVELS = 60
+"""Most levels of objects and arrays in an object whose form is free."""
+
+
+def _checked_levels(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    # Level by level: recursion would end where each interpreter and library runs out of stack.
+    parents: list[dict[str, JsonValue] | list[JsonValue]] = [value]
+    for _ in range(MAX_LEVELS):
+        parents = [
+            child
+            for parent in parents
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not parents:
+            return value
+    raise ValueError(f"at most {MAX_LEVELS} levels of objects and arrays can be nested")
+
 
 SessionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:\-]{1,128}$")]
 FamilyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:\-]{1,120}$")]
 """Id of a group or of forks: a number is appended for each member."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-ActionModel = str | dict[str, JsonValue]
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_checked_levels)]
+"""An object whose form the environment knows: at most MAX_LEVELS deep, and so no body is deeper."""
+ActionModel = str | JsonObject
 """A whole response: its text, or the assistant message of an OpenAI-compatible endpoint."""
 
 
@@ -194,15 +224,40 @@ class ObservationModel(Reply):
         )
 
 
+_ONE_TASK: dict[str, JsonValue] = {
+    "oneOf": [
+        {
+            "required": ["task_id"],
+            "properties": {
+                "task_id": {"type": "string"},
+                "split": {"type": "null"},
+                "index": {"type": "null"},
+            },
+        },
+        {
+            "required": ["split", "index"],
+            "properties": {
+                "task_id": {"type": "null"},
+                "split": {"type": "string"},
+                "index": {"type": "integer"},
+            },
+        },
+    ]
+}
+"""Says to readers of the schema that a task is named in one way."""
+
+
 class CreateSession(Request):
     """Begin an episode: a task by id, or by its place in a split."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_TASK)
 
     env_id: Name = Field(description="A registered id or a named variant of this server.")
     task_id: Name | None = None
     split: Name | None = None
     index: int | None = Field(default=None, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    options: dict[str, JsonValue] = Field(default_factory=dict)
+    options: JsonObject = Field(default_factory=dict)
     session_id: SessionId | None = Field(
         default=None, description="Chosen by the client, it makes creation idempotent."
     )
@@ -212,10 +267,7 @@ class CreateSession(Request):
 
     @model_validator(mode="after")
     def _names_one_task(self) -> Self:
-        by_id = self.task_id is not None
-        by_place = self.split is not None and self.index is not None
-        if by_id == by_place or (by_id and (self.split, self.index) != (None, None)):
-            raise ValueError("name the task by task_id, or by split and index, not both")
+        _check_one_task(self.task_id, self.split, self.index)
         return self
 
 
@@ -301,17 +353,24 @@ class StepReply(Reply):
 class CreateGroup(Request):
     """Begin several episodes of one task and one seed, for group-relative credit."""
 
+    model_config = ConfigDict(json_schema_extra=_ONE_TASK)
+
     env_id: Name
     task_id: Name | None = None
     split: Name | None = None
     index: int | None = Field(default=None, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    options: dict[str, JsonValue] = Field(default_factory=dict)
+    options: JsonObject = Field(default_factory=dict)
     lease_s: float | None = Field(default=None, gt=0, le=86_400)
     size: int = Field(ge=1, le=MAX_BATCH, description="Number of episodes.")
     group_id: FamilyId | None = Field(
         default=None, description="Chosen by the client, it makes creation idempotent."
     )
+
+    @model_validator(mode="after")
+    def _names_one_task(self) -> Self:
+        _check_one_task(self.task_id, self.split, self.index)
+        return self
 
 
 class GroupReply(Reply):
@@ -466,6 +525,13 @@ class Health(Reply):
     version: str
     num_sessions: int
     max_sessions: int
+
+
+def _check_one_task(task_id: str | None, split: str | None, index: int | None) -> None:
+    by_id = task_id is not None
+    by_place = split is not None and index is not None
+    if by_id == by_place or (by_id and (split, index) != (None, None)):
+        raise ValueError("name the task by task_id, or by split and index, not both")
 
 
 def read_action(action: ActionModel) -> Action:

@@ -6,6 +6,8 @@ from steppo_client.http_client import HttpEnvClient
 from steppo_client.local_client import LocalEnvClient
 from steppo_client.policy import ExpertPolicy, HumanPolicy, Policy, RandomPolicy, Sample, Turn
 from steppo_client.sampler import Sampler, SamplerConfig
+from steppo_client.servers import client_of
+from steppo_client.stream_client import StreamEnvClient
 from steppo_client.task_refs import TaskRef, list_task_refs
 
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "SessionStart",
     "SessionState",
     "StepTaken",
+    "StreamEnvClient",
     "TaskRef",
     "Turn",
+    "client_of",
     "list_task_refs",
 ]

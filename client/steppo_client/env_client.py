@@ -24,7 +24,8 @@ class SessionStart:
     Attributes:
         env_id: A registered id or a named variant.
         session_id: Chosen by the caller, so that a retried creation makes no second session.
-        lease_s: Seconds without use after which a server frees the session; None for its default.
+        lease_s: Seconds without use or heartbeat after which a server frees the session; None for
+            the default of the client or, where it sends no heartbeats, of the server.
     """
 
     env_id: str

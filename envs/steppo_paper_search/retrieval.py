@@ -1,5 +1,6 @@
 """Lexical search over title and abstract: BM25, exact, deterministic, built once per graph."""
 
+import logging
 import re
 from functools import lru_cache
 from typing import TypeAlias, cast
@@ -20,6 +21,9 @@ NUM_CACHED_SEARCHES = 8_192
 NUM_CACHED_SCORES = 32
 
 _WORD = re.compile("[a-z0-9]+")
+
+# bm25s sets its logger to DEBUG on import and reports each index it builds.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 def tokenize(text: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Addresses that people type."""
 
+from collections.abc import Collection
+
 import httpx
 
 from steppo_env.errors import InvalidInput
@@ -7,8 +9,10 @@ from steppo_env.errors import InvalidInput
 __all__ = ["check_url"]
 
 
-def check_url(text: str, what: str, example: str) -> None:
-    """Refuse what is not an http or https URL.
+def check_url(
+    text: str, what: str, example: str, *, schemes: Collection[str] = ("http", "https")
+) -> None:
+    """Refuse what is not a URL of one of the schemes.
 
     Raises:
         InvalidInput: It says `what` has which form.
@@ -17,7 +21,7 @@ def check_url(text: str, what: str, example: str) -> None:
     """
     try:
         url = httpx.URL(text)
-        is_usable = url.scheme in ("http", "https") and bool(url.host)
+        is_usable = url.scheme in schemes and bool(url.host)
     except httpx.InvalidURL:
         is_usable = False
     if not is_usable:

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from steppo_env.errors import EnvError
+from steppo_env.home import steppo_home
 from steppo_textworld.engine import TEXTWORLD_VERSION
 from steppo_textworld.levels import GameSpec
 from steppo_textworld.maker import Maker
@@ -51,8 +52,7 @@ atexit.register(_maker.close)
 
 def games_home() -> Path:
     """Return the folder of the games: `$STEPPO_HOME/textworld`, by default under ~/.cache/steppo."""
-    home = os.environ.get("STEPPO_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "steppo") / "textworld"
+    return steppo_home() / "textworld"
 
 
 def game_folder(spec: GameSpec) -> Path:

@@ -1,6 +1,5 @@
-"""The HTTP server of step-level MDP environments."""
+"""The HTTP server of step-level MDP environments.
 
-from steppo_server.app import create_app
-from steppo_server.settings import ServerSettings, read_settings
-
-__all__ = ["ServerSettings", "create_app", "read_settings"]
+`steppo_server.app.create_app` makes the ASGI application, `steppo_server.settings` reads what it allows.
+Nothing is imported here: the processes of workers need neither the application nor its framework.
+"""

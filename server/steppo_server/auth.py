@@ -3,6 +3,7 @@
 import hmac
 import re
 import secrets
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,19 +17,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from steppo_env.config_file import read_config_table
-from steppo_env.errors import Forbidden, InvalidInput, Unauthorized
+from steppo_env.errors import Forbidden, InvalidInput, SteppoError, Unauthorized
 from steppo_env.tools import explain
 from steppo_server.problems import problem_response
 
 __all__ = [
     "ANYBODY",
+    "DIGEST_PREFIX",
     "NO_KEYS",
     "Authenticate",
     "Caller",
     "KeyScope",
     "Keyring",
     "caller_of",
+    "digest_of",
+    "is_key_name",
     "new_key",
+    "refuse",
 ]
 
 KEY_PREFIX = "steppo_"
@@ -110,7 +115,7 @@ class Keyring:
         callers: dict[bytes, Caller] = {}
         for name, table in read_config_table(path, "keys").items():
             where = f"{path}: [keys.{name}]"
-            if not _NAME.fullmatch(name):
+            if not is_key_name(name):
                 raise InvalidInput(f"{where}: a name has 1 to 64 letters, digits, _, . or -")
             try:
                 entry = _KeyEntry.model_validate(table)
@@ -144,6 +149,11 @@ def new_key() -> str:
     return f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
 
 
+def is_key_name(name: str) -> bool:
+    """Return whether a key can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def digest_of(key: str) -> bytes:
     """Return what is kept of a key."""
     return sha256(key.encode()).digest()
@@ -167,24 +177,40 @@ class Authenticate:
             try:
                 state["caller"] = self._keyring.caller(_bearer(Headers(scope=scope)))
             except Unauthorized as error:
-                await _refuse(error, scope, receive, send)
+                await refuse(error, scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
 
 def _bearer(headers: Headers) -> str:
     scheme, _, key = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key:
+    if scheme.lower() == "basic":
+        # All that a client can send whose only setting is a URL: http://any:KEY@host/...
+        key = _password(key)
+    elif scheme.lower() != "bearer":
+        key = ""
+    if not key:
         raise Unauthorized("send a key: the header Authorization with Bearer and the key")
     return key.strip()
 
 
-async def _refuse(error: Unauthorized, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
+def _password(credentials: str) -> str:
+    """Return the password of Basic credentials (RFC 7617), or nothing."""
+    try:
+        return b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
+
+
+async def refuse(error: SteppoError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request, or what would become a WebSocket, with a problem."""
+    is_socket = scope["type"] == "websocket"
+    if is_socket and "websocket.http.response" not in scope.get("extensions", {}):
         await WebSocketClose(code=POLICY_VIOLATION, reason=error.detail)(scope, receive, send)
         return
     response = problem_response(error, scope["path"])
-    response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
     await response(scope, receive, send)
 
 

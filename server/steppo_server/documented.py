@@ -43,11 +43,11 @@ def _problem(description: str) -> dict[str, Any]:
     }
 
 
-def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+def body_schema(model: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:
     """Return the `openapi_extra` argument that documents a body which the route reads itself."""
     return {
         "requestBody": {
-            "required": True,
+            "required": is_required,
             "content": {"application/json": {"schema": _inlined(model.model_json_schema())}},
         }
     }

@@ -11,6 +11,7 @@ from steppo_env.wire import StepRequest
 from steppo_server.engines import Pool, Worker
 from steppo_server.episode import EpisodeStart, EpisodeState, StepTaken
 from steppo_server.journal import Journal, Journalled
+from steppo_server.metrics import Metrics, SessionEvent
 from steppo_server.replies import with_lease
 from steppo_server.revival import episode_start, restore
 from steppo_server.session import Session
@@ -29,23 +30,39 @@ logger = logging.getLogger("steppo.server")
 class Homes:
     """Runs the environments of sessions. Whoever calls holds the session's lock."""
 
-    def __init__(self, pool: Pool, journal: Journal, settings: ServerSettings) -> None:
+    def __init__(
+        self, pool: Pool, journal: Journal, settings: ServerSettings, metrics: Metrics
+    ) -> None:
         self.pool = pool
         self._journal = journal
         self._settings = settings
+        self._metrics = metrics
 
     async def home(self, session: Session) -> Worker:
         """Return the worker that has the episode, after rebuilding it if none has."""
         if session.is_homeless:
             journalled = await self.journalled(session)
-            if len(journalled.steps) != session.num_steps:
+            if _has_changed(session, journalled):
                 restore(session, journalled)  # another server has gone on with it
-            state = await self.build(session, episode_start(session.key, journalled))
+            start = episode_start(session.key, journalled)
+            state = await self.build(session, start)
+            self._metrics.happened(start.env_name, SessionEvent.REBUILT)
             if state.last_step is not None and session.failure is None:
                 lease_expires_at = journalled.steps[-1].lease_expires_at
                 session.last_reply = with_lease(state.last_step, lease_expires_at)
         assert session.worker is not None
         return session.worker
+
+    async def refresh(self, session: Session) -> None:
+        """Give up an episode with which another server has gone on; `home` rebuilds it.
+
+        Raises:
+            UnknownSession: It was deleted, by another server.
+        """
+        journalled = await self.journalled(session)
+        if _has_changed(session, journalled):
+            await self.close(session, self._settings.step_deadline_s)
+            restore(session, journalled)
 
     async def build(self, session: Session, start: EpisodeStart) -> EpisodeState:
         """Begin or rebuild an episode in the worker that has the fewest.
@@ -89,6 +106,7 @@ class Homes:
                     deadline_s=self._settings.step_deadline_s,
                 )
             except WorkerDied:
+                session.worker = None  # what it had of the episode is gone
                 if attempt + 1 == MAX_REBUILDS:
                     raise
             except (EnvError, DeadlineExceeded) as error:
@@ -112,6 +130,7 @@ class Homes:
                 try:
                     return await question(worker, self._settings.step_deadline_s)
                 except WorkerDied:
+                    session.worker = None  # what it had of the episode is gone
                     if attempt + 1 == MAX_REBUILDS:
                         raise
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -129,11 +148,12 @@ class Homes:
 
     async def close(self, session: Session, deadline_s: float) -> None:
         """Free the environment of a session, if there is one. A failure is logged."""
-        if session.is_homeless:
+        worker = None if session.is_homeless else session.worker
+        session.worker = None
+        if worker is None:
             return
-        assert session.worker is not None
         try:
-            await session.worker.call("close", session.key, deadline_s=deadline_s)
+            await worker.call("close", session.key, deadline_s=deadline_s)
         except SteppoError:
             # The session is gone either way; the client's answer does not depend on it.
             logger.exception("session %s did not close cleanly", session.session_id)
@@ -147,5 +167,12 @@ class Homes:
         journalled = await self._journal.load(session.key)
         if journalled is None:
             session.is_closed = True  # another server deleted it
-            raise UnknownSession(f"there is no session {session.session_id}")
+            await self.close(session, self._settings.step_deadline_s)
+            raise UnknownSession(f"there is no session {session.session_id!r}")
         return journalled
+
+
+def _has_changed(session: Session, journalled: Journalled) -> bool:
+    """Return whether another server has gone on with a session, or begun another under its id."""
+    known = (session.created_at, session.num_steps)
+    return known != (journalled.row.created_at, len(journalled.steps))

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -11,12 +12,15 @@ from pydantic import JsonValue
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
-from steppo_env.errors import CapacityExceeded, InvalidInput, SteppoError
+from steppo_env.errors import CapacityExceeded, InvalidInput, NotReady, SteppoError
+from steppo_server.logs import current_request_id
 
-__all__ = ["install_handlers", "log_failure", "problem_bytes", "problem_response"]
+__all__ = ["answer_error", "install_handlers", "log_failure", "problem_bytes", "problem_response"]
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 logger = logging.getLogger("steppo.server")
 
@@ -29,10 +33,11 @@ def problem_bytes(problem: Mapping[str, JsonValue]) -> bytes:
 
 def log_failure(where: str, error: SteppoError) -> None:
     """Log an error that is not the client's. Want of room is no failure and has no traceback."""
-    if isinstance(error, CapacityExceeded):
-        logger.warning("%s: %s", where, error)
+    told = {"status": error.status}
+    if isinstance(error, CapacityExceeded | NotReady):
+        logger.warning("%s: %s", where, error, extra=told)
     elif error.status >= 500:
-        logger.error("%s: %s", where, error, exc_info=error)
+        logger.error("%s: %s", where, error, exc_info=error, extra=told)
 
 
 def problem_response(error: SteppoError, instance: str | None = None) -> Response:
@@ -44,13 +49,18 @@ def problem_response(error: SteppoError, instance: str | None = None) -> Respons
     return Response(problem_bytes(error.to_problem(instance)), error.status, headers, MEDIA_TYPE)
 
 
+def answer_error(request: Request, error: SteppoError) -> Response:
+    """Log an error that a request ended in, where it is the server's, and return it as a response."""
+    log_failure(f"{request.method} {quote(request.url.path)}", error)
+    return problem_response(error, request.url.path)
+
+
 def install_handlers(app: FastAPI) -> None:
     """Answer every error of the app with a problem."""
 
     async def on_steppo_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, SteppoError)
-        log_failure(f"{request.method} {request.url.path}", error)
-        return problem_response(error, request.url.path)
+        return answer_error(request, error)
 
     async def on_invalid_parameter(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -66,13 +76,31 @@ def install_handlers(app: FastAPI) -> None:
             "status": status.value,
             "detail": f"{request.method} {request.url.path}: {error.detail}",
         }
-        return Response(problem_bytes(problem), status.value, error.headers, MEDIA_TYPE)
+        headers = dict(error.headers or {})
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods_of(request))
+        return Response(problem_bytes(problem), status.value, headers, MEDIA_TYPE)
 
     async def on_bug(request: Request, error: Exception) -> Response:
         # The exception itself is logged by the server; its text may hold what clients must not see.
-        return problem_response(SteppoError("the server failed; its log says why"), None)
+        response = problem_response(SteppoError("the server failed; its log says why"), None)
+        # Made outside of the middleware that does this for other replies.
+        response.headers["X-Request-Id"] = current_request_id.get()
+        return response
 
     app.add_exception_handler(SteppoError, on_steppo_error)
     app.add_exception_handler(RequestValidationError, on_invalid_parameter)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, on_bug)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return what can be done with a path; Starlette tells it of the first route that has it."""
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]

@@ -60,6 +60,7 @@ def restore(session: Session, journalled: Journalled) -> None:
     session.fingerprint = row.fingerprint
     session.lease_s = row.lease_s
     session.env_version = row.env_version
+    session.created_at = row.created_at
     session.first_reply = None
     session.journalled_lease = row.lease_expires_at
     session.num_steps = len(journalled.steps)

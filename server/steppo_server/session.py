@@ -1,10 +1,9 @@
 """One session: what the server itself remembers of an episode. The environment lives in a worker."""
 
+import asyncio
 import copy
 import time
 from dataclasses import dataclass, field
-
-import anyio
 
 from steppo_env.errors import (
     EpisodeEnded,
@@ -90,6 +89,7 @@ class Session:
         fingerprint: Digest of that request; the same request again is a retry.
         worker: Where the environment lives, if anywhere.
         generation: The worker's when the environment was made: a later one has lost it.
+        created_at: When it was begun, Unix time: tells it from an earlier one that had its id.
         first_reply: What its creation was answered, until the first step is taken.
         num_steps: Number of steps taken, one that failed included.
         last_key: Digest of the latest action.
@@ -101,12 +101,13 @@ class Session:
     """
 
     key: str
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_closed: bool = False
     request: CreateSession | None = None
     fingerprint: str = ""
     lease_s: float = 0.0
     env_version: str = ""
+    created_at: float = 0.0
     worker: Worker | None = None
     generation: int = 0
     first_reply: bytes | None = None

@@ -3,8 +3,10 @@
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from time import perf_counter
+from types import TracebackType
 
 import anyio
 from pydantic import JsonValue
@@ -13,7 +15,6 @@ from steppo_env.catalogue import Catalogue
 from steppo_env.errors import (
     CapacityExceeded,
     SessionExists,
-    StoreError,
     TooManyRequests,
     UnknownSession,
 )
@@ -26,10 +27,12 @@ from steppo_env.wire import (
     StepRequest,
     TaskPage,
 )
-from steppo_server.engines import Pool
+from steppo_server.engines import Pool, WorkerLoad
 from steppo_server.episode import EpisodeStart
 from steppo_server.homes import Homes
 from steppo_server.journal import Journal, Journalled, SessionRow, StepExists, StepRow
+from steppo_server.logs import note_session
+from steppo_server.metrics import Metrics, SessionEvent, StepTimes
 from steppo_server.problems import problem_bytes
 from steppo_server.replies import with_lease
 from steppo_server.revival import Clock, expired, restore
@@ -39,6 +42,8 @@ from steppo_server.settings import ServerSettings
 __all__ = ["SessionManager"]
 
 CLOSE_DEADLINE_S = 2.0
+DRAINED_S = 5
+"""After so many seconds another server, or the next process, may take what a draining one refused."""
 
 
 class SessionManager:
@@ -57,12 +62,20 @@ class SessionManager:
     In every method `owner` says whose sessions are meant; those of others do not exist for it.
     """
 
-    def __init__(self, catalogue: Catalogue, settings: ServerSettings, journal: Journal) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        settings: ServerSettings,
+        journal: Journal,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.catalogue = catalogue
         self.settings = settings
         self.journal = journal
         self.pool = Pool(catalogue, settings)
-        self.homes = Homes(self.pool, journal, settings)
+        self.metrics = metrics or Metrics()
+        self.homes = Homes(self.pool, journal, settings, self.metrics)
+        self.is_draining = False
         self._clock = Clock(time.time(), journal.alive_until)
         self._sessions: dict[str, Session] = {}
         self._num_of: Counter[str] = Counter()
@@ -71,6 +84,21 @@ class SessionManager:
     def num_sessions(self) -> int:
         """Number of sessions in memory."""
         return len(self._sessions)
+
+    @property
+    def num_sessions_of(self) -> Mapping[str, int]:
+        """Number of sessions in memory by environment; those that are being made do not count."""
+        requests = (session.request for session in self._sessions.values())
+        return Counter(request.env_id for request in requests if request is not None)
+
+    @property
+    def loads(self) -> Sequence[WorkerLoad]:
+        """How busy each worker is."""
+        return self.pool.loads
+
+    def drain(self) -> None:
+        """Begin no further session; those that there are go on."""
+        self.is_draining = True
 
     async def create(self, owner: str, request: CreateSession) -> bytes:
         """Begin an episode and return its SessionReply; a repeated request gets the first reply.
@@ -81,20 +109,42 @@ class SessionManager:
             CapacityExceeded: There are as many sessions as allowed, or the environment is busy.
             UnknownEnvironment, UnknownTask, InvalidOptions, EnvError, DeadlineExceeded: As they say.
         """
+        reply, _ = await self.make(owner, request)
+        return reply
+
+    async def make(
+        self, owner: str, request: CreateSession, group_id: str | None = None
+    ) -> tuple[bytes, bool]:
+        """Do what `create` does; also return whether this request began the session."""
         fingerprint = creation_key(request)
         key = key_of(owner, request.session_id or secrets.token_hex(16))
-        async with self._held(key, fingerprint) as session:
-            with anyio.CancelScope(shield=True):
-                is_known = session.request is not None or (
-                    request.session_id is not None and await self._recall(session)
-                )
-                if not is_known:
-                    await self._begin(session, request, fingerprint)
-                elif session.fingerprint != fingerprint:
-                    raise _exists(session)
-                session.renew()
-                reply = session.first_reply or await self._first_reply(session)
-            return reply
+
+        async def begin(session: Session) -> None:
+            await self._begin(session, request, fingerprint, group_id)
+            self.metrics.happened(request.env_id, SessionEvent.BEGUN)
+
+        return await self._made(key, fingerprint, begin, is_chosen=request.session_id is not None)
+
+    async def adopt(
+        self, row: SessionRow, steps: Sequence[StepRow], start: EpisodeStart
+    ) -> tuple[bytes, bool]:
+        """Begin a session in the middle of an episode: at the end of `steps`.
+
+        The same row again gets the same reply. Returns also whether this call began the session.
+
+        Raises:
+            SessionExists: The id is in use for something else.
+            ReplayDiverged: The episode did not come out as it was.
+        """
+
+        async def begin(session: Session) -> None:
+            state = await self.homes.build(session, start)
+            await self._write(session, row, steps)
+            restore(session, Journalled(row, tuple(steps)))
+            session.first_reply = with_lease(state.body, row.lease_expires_at)
+            self.metrics.happened(start.env_name, SessionEvent.FORKED)
+
+        return await self._made(row.session_id, row.fingerprint, begin, is_chosen=True)
 
     async def step(self, owner: str, session_id: str, request: StepRequest) -> bytes:
         """Take a step and return its StepReply; a repeated step gets its first reply again.
@@ -112,19 +162,19 @@ class SessionManager:
         key = action_key(request.action)
         while True:
             async with self.using(owner, session_id) as session:
-                if request.step_index < session.num_steps:
-                    return await self._again(session, request.step_index, key)
-                session.check_next(request.step_index)
                 with anyio.CancelScope(shield=True):
-                    try:
+                    await self._catch_up(session, request.step_index)
+                    if request.step_index < session.num_steps:
+                        return await self._again(session, request.step_index, key)
+                    session.check_next(request.step_index)
+                    with suppress(StepExists):
                         return await self._take(session, key, request)
-                    except StepExists:
-                        # Another server on this journal was faster: what it did is what happened.
-                        await self._drop(session)
+            # Another server on this journal was faster: what it did is what happened.
 
     async def get(self, owner: str, session_id: str) -> bytes:
         """Return the session's current state as a SessionReply."""
         async with self.using(owner, session_id) as session:
+            await self._catch_up(session)
             state = await self.homes.ask(
                 session,
                 lambda worker, deadline_s: worker.call("look", session.key, deadline_s=deadline_s),
@@ -134,6 +184,7 @@ class SessionManager:
     async def expert(self, owner: str, session_id: str) -> ExpertReply:
         """Return the next expert action of a session; no action after its end."""
         async with self.using(owner, session_id) as session:
+            await self._catch_up(session)
             if session.has_ended:
                 return ExpertReply(action=None, distance=None)
             return await self.homes.ask(
@@ -175,6 +226,7 @@ class SessionManager:
             with anyio.CancelScope(shield=True):
                 await self.journal.remove_session(session.key)
                 await self._drop(session)
+                self._count(session, SessionEvent.DELETED)
 
     async def renew(self, owner: str, session_id: str, *, is_revival: bool) -> float:
         """Start a session's lease anew and return when it runs out, Unix time.
@@ -205,8 +257,11 @@ class SessionManager:
         gone = [session for session in self._sessions.values() if session.has_expired]
         for session in gone:
             self._forget(session)
-        await self._write_leases([*gone, *self._sessions.values()])
-        await self._close_all(gone, self.settings.step_deadline_s)
+            self._count(session, SessionEvent.EVICTED)
+        try:
+            await self._write_leases([*gone, *self._sessions.values()])
+        finally:
+            await self._close_all(gone, self.settings.step_deadline_s)
         await self.journal.beat()
         return len(gone)
 
@@ -215,19 +270,44 @@ class SessionManager:
         sessions = list(self._sessions.values())
         with anyio.CancelScope(shield=True):
             try:
-                await self._write_leases(sessions)
-                for session in sessions:
-                    self._forget(session)
                 with anyio.move_on_after(CLOSE_DEADLINE_S):
+                    await self._write_leases(sessions)
+                    for session in sessions:
+                        self._forget(session)
                     await self._close_all(sessions, CLOSE_DEADLINE_S)
             finally:
                 await self.pool.close()
 
     # Whose turn it is with a session.
 
-    @asynccontextmanager
-    async def _held(self, key: str, fingerprint: str = "") -> AsyncIterator[Session]:
-        """Hold a session, a new one where there is none in memory."""
+    def using(self, owner: str, session_id: str) -> "_Held":
+        """Hold a live session, and renew its lease: `async with manager.using(...) as session`.
+
+        Raises:
+            UnknownSession: There is none under this id.
+            SessionExpired: Its lease has run out.
+        """
+        return _Held(self._hold_live(key_of(owner, session_id)), self._let_go)
+
+    async def _hold_live(self, key: str) -> Session:
+        if key not in self._sessions:
+            await self._check_known(key)
+        session = await self._hold(key)
+        try:
+            if session.request is None:
+                journalled = await self._check_known(key)
+                self._check_lease(journalled)
+                restore(session, journalled)
+                self._count(session, SessionEvent.REVIVED)
+            session.renew()
+            _note(session)
+        except BaseException:
+            self._let_go(session)
+            raise
+        return session
+
+    async def _hold(self, key: str, fingerprint: str = "") -> Session:
+        """Return a session whose lock the caller now has, a new one where there is none in memory."""
         while True:
             session = self._sessions.get(key)
             if session is None:
@@ -235,33 +315,15 @@ class SessionManager:
             elif fingerprint and session.fingerprint not in ("", fingerprint):
                 raise _exists(session)  # at once, also while it is being made
             session.fingerprint = session.fingerprint or fingerprint
-            async with session.lock:
-                if session.is_closed:
-                    self._forget(session)
-                    continue
-                try:
-                    yield session
-                finally:
-                    if session.request is None:
-                        self._forget(session)  # it came to nothing
-                return
+            await session.lock.acquire()
+            if not session.is_closed:
+                return session
+            self._let_go(session)
 
-    @asynccontextmanager
-    async def using(self, owner: str, session_id: str) -> AsyncIterator[Session]:
-        """Hold a live session, and renew its lease.
-
-        Raises:
-            UnknownSession: There is none under this id.
-            SessionExpired: Its lease has run out.
-        """
-        key = key_of(owner, session_id)
-        if key not in self._sessions:
-            await self._check_known(key)
-        async with self._held(key) as session:
-            if session.request is None and not await self._recall(session):
-                raise _unknown(session_id)
-            session.renew()
-            yield session
+    def _let_go(self, session: Session) -> None:
+        if session.request is None or session.is_closed:
+            self._forget(session)  # it came to nothing, or is gone
+        session.lock.release()
 
     async def _check_known(self, key: str) -> Journalled:
         """Return what the journal has of a session."""
@@ -277,6 +339,7 @@ class SessionManager:
             return False
         self._check_lease(journalled)
         restore(session, journalled)
+        self._count(session, SessionEvent.REVIVED)
         return True
 
     def _check_lease(self, journalled: Journalled) -> None:
@@ -311,7 +374,75 @@ class SessionManager:
 
     # What happens to an episode.
 
-    async def _begin(self, session: Session, request: CreateSession, fingerprint: str) -> None:
+    async def _made(
+        self,
+        key: str,
+        fingerprint: str,
+        begin: Callable[[Session], Awaitable[None]],
+        *,
+        is_chosen: bool,
+    ) -> tuple[bytes, bool]:
+        """Begin a session, unless the same was asked before.
+
+        Args:
+            is_chosen: True when a client chose the id, so that it may have been used before.
+
+        Returns:
+            What its creation is answered, and whether this call began it.
+        """
+        async with _Held(self._hold(key, fingerprint), self._let_go) as session:
+            with anyio.CancelScope(shield=True):
+                is_new = session.request is None
+                if is_new and is_chosen:
+                    is_new = not await self._recall(session)
+                if is_new:
+                    self._check_accepting()
+                    try:
+                        await begin(session)
+                    except SessionExists:
+                        # Another server on this journal was faster.
+                        if not await self._recall(session):
+                            raise
+                        is_new = False
+                if session.fingerprint != fingerprint:
+                    raise _exists(session)
+                session.renew()
+                _note(session)
+                return session.first_reply or await self._first_reply(session), is_new
+        raise AssertionError("unreachable: neither of them swallows an error")
+
+    def _check_accepting(self) -> None:
+        if self.is_draining:
+            raise CapacityExceeded(
+                "the server stops soon and begins no further session; nothing was done, try again",
+                retry_after_s=DRAINED_S,
+            )
+
+    def _count(self, session: Session, event: SessionEvent) -> None:
+        if session.request is not None:
+            self.metrics.happened(session.request.env_id, event)
+
+    async def _catch_up(self, session: Session, step_index: int | None = None) -> None:
+        """Take in what other servers on this journal have done with a session.
+
+        Args:
+            step_index: A step that is asked for. While it is the next one as far as is known here, or
+                the latest, nothing is looked up: the journal refuses what comes too late.
+        """
+        is_next = step_index in (None, session.num_steps) and not session.has_ended
+        is_homeless = is_next and session.is_homeless
+        is_known = step_index is not None and (is_next or step_index == session.num_steps - 1)
+        if is_known and not is_homeless:
+            return
+        with anyio.CancelScope(shield=True):
+            if is_homeless:
+                await self.homes.home(session)  # reads the journal
+            else:
+                await self.homes.refresh(session)
+
+    async def _begin(
+        self, session: Session, request: CreateSession, fingerprint: str, group_id: str | None
+    ) -> None:
         start = EpisodeStart(
             key=session.key,
             session_id=session.session_id,
@@ -336,35 +467,15 @@ class SessionManager:
             lease_s=session.lease_s,
             lease_expires_at=created_at + session.lease_s,
             created_at=created_at,
+            group_id=group_id,
         )
         await self._write(session, row, ())
         session.fingerprint = fingerprint
         session.env_version = state.env_version
+        session.created_at = created_at
         session.journalled_lease = row.lease_expires_at
         session.first_reply = with_lease(state.body, row.lease_expires_at)
         session.request = request
-
-    async def adopt(self, row: SessionRow, steps: Sequence[StepRow], start: EpisodeStart) -> bytes:
-        """Begin a session in the middle of an episode: at the end of `steps`.
-
-        The same row again gets the same reply.
-
-        Raises:
-            SessionExists: The id is in use for something else.
-            ReplayDiverged: The episode did not come out as it was.
-        """
-        async with self._held(row.session_id, row.fingerprint) as session:
-            with anyio.CancelScope(shield=True):
-                if session.request is None and not await self._recall(session):
-                    state = await self.homes.build(session, start)
-                    await self._write(session, row, steps)
-                    restore(session, Journalled(row, tuple(steps)))
-                    session.first_reply = with_lease(state.body, row.lease_expires_at)
-                if session.fingerprint != row.fingerprint:
-                    raise _exists(session)
-                session.renew()
-                reply = session.first_reply or await self._first_reply(session)
-            return reply
 
     async def _write(self, session: Session, row: SessionRow, steps: Sequence[StepRow]) -> None:
         try:
@@ -374,7 +485,9 @@ class SessionManager:
             raise
 
     async def _take(self, session: Session, key: str, request: StepRequest) -> bytes:
+        asked = perf_counter()
         taken, failure = await self.homes.try_step(session, request)
+        answered = perf_counter()
         session.renew()
         row = StepRow(
             session_id=session.key,
@@ -389,11 +502,17 @@ class SessionManager:
         )
         try:
             await self.journal.add_step(row)
-        except StoreError:
+        except UnknownSession:
+            await self._drop(session)
+            raise _unknown(session.session_id) from None  # another server deleted it
+        except BaseException:
             # The episode is ahead of the journal now; what is rebuilt from the journal is not.
             await self._drop(session)
             raise
         session.journalled_lease = row.lease_expires_at
+        if session.request is not None:
+            times = StepTimes(asked, answered, perf_counter())
+            self.metrics.stepped(session.key, session.request.env_id, taken, times)
         if taken is None:
             assert failure is not None
             session.fail(key, failure)
@@ -408,7 +527,9 @@ class SessionManager:
             session.check_same(step_index, key, session.last_key)
             if session.last_reply == b"":
                 await self.homes.home(session)  # rebuilding it brings the reply back
-            return session.last_answer()
+            if session.last_reply != b"":
+                return session.last_answer()
+            # A fork that has taken no step of its own: the reply is its parent's.
         journalled = await self.homes.journalled(session)
         taken = journalled.steps[step_index]
         session.check_same(step_index, key, taken.action_key)
@@ -443,6 +564,35 @@ class SessionManager:
             await self.journal.renew(renewed)
             for session in sessions:
                 session.journalled_lease = renewed.get(session.key, session.journalled_lease)
+
+
+class _Held:
+    """A session in use within `async with`. Written out: a generator would cost every step more."""
+
+    __slots__ = ("_hold", "_let_go", "_session")
+
+    def __init__(
+        self, hold: Coroutine[None, None, Session], let_go: Callable[[Session], None]
+    ) -> None:
+        self._hold = hold
+        self._let_go = let_go
+
+    async def __aenter__(self) -> Session:
+        self._session = await self._hold
+        return self._session
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._let_go(self._session)
+
+
+def _note(session: Session) -> None:
+    if session.request is not None:
+        note_session(session.session_id, session.request.env_id)
 
 
 def _exists(session: Session) -> SessionExists:

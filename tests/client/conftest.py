@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from steppo_server import ServerSettings, create_app
+from steppo_server.app import create_app
+from steppo_server.settings import ServerSettings
 
 
 @pytest.fixture
@@ -61,8 +62,14 @@ def serving(app: ASGIApp) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """A steppo server with every registered environment."""
-    with serving(create_app(settings=ServerSettings())) as url:
+    with serving(create_app(settings=ServerSettings(journal="sqlite://"))) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[[ASGIApp], AbstractContextManager[str]]:
+    """Serve an app of the test's own: `with served(app) as url`."""
+    return serving
 
 
 def completion(**changes: Any) -> dict[str, Any]:

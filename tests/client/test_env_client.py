@@ -1,12 +1,14 @@
-"""Both clients keep the one contract, and nothing shows which of them an episode was played with."""
+"""All clients keep the one contract, and nothing shows which of them an episode was played with."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import JsonValue
+from starlette.types import ASGIApp
 
 from steppo_client import (
     EnvClient,
@@ -18,6 +20,7 @@ from steppo_client import (
     Sampler,
     SamplerConfig,
     SessionStart,
+    StreamEnvClient,
     list_task_refs,
 )
 from steppo_env.catalogue import Catalogue, EnvSpec
@@ -39,7 +42,10 @@ from steppo_env.mdp import Trajectory
 from steppo_env.registry import registered_ids
 from steppo_env.store import transcript
 from steppo_keydoor import KeyDoor
-from steppo_server import ServerSettings, create_app
+from steppo_server.app import create_app
+from steppo_server.settings import ServerSettings
+
+Served = Callable[[ASGIApp], AbstractContextManager[str]]
 
 KEYDOOR = "steppo/KeyDoor-v0"
 GO = "<act> go north </act>"
@@ -49,16 +55,24 @@ def catalogue() -> Catalogue:
     return Catalogue({"small": EnvSpec("small", KEYDOOR, {"size": 3})})
 
 
-def make_client(kind: str) -> EnvClient:
+@asynccontextmanager
+async def made(kind: str, served: Served) -> AsyncIterator[EnvClient]:
+    """Yield a client, with a server of its own where it needs one."""
+    app = create_app(catalogue(), ServerSettings(journal="sqlite://"))
     if kind == "local":
-        return LocalEnvClient(catalogue())
-    app = create_app(catalogue(), ServerSettings())
-    return HttpEnvClient("http://test", transport=httpx.ASGITransport(app))
+        yield LocalEnvClient(catalogue())
+    elif kind == "http":
+        async with app.router.lifespan_context(app):
+            yield HttpEnvClient("http://test", transport=httpx.ASGITransport(app))
+    else:
+        with served(app) as url:
+            yield StreamEnvClient(url.replace("http", "ws"))
 
 
-@pytest.fixture(params=["local", "http"])
-def client(request: pytest.FixtureRequest) -> EnvClient:
-    return make_client(request.param)
+@pytest.fixture(params=["local", "http", "stream"])
+async def client(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[EnvClient]:
+    async with made(request.param, served) as client:
+        yield client
 
 
 def start(session_id: str = "s1", **changes: Any) -> SessionStart:
@@ -83,14 +97,19 @@ async def sample(
     return sorted(found, key=lambda trajectory: trajectory.trajectory_id)
 
 
-@pytest.mark.parametrize("policy", [ExpertPolicy(), RandomPolicy()], ids=lambda it: it.name)
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [("http", RandomPolicy()), ("stream", ExpertPolicy())],
+    ids=["http", "stream"],
+)
 @pytest.mark.parametrize("env_id", [*registered_ids(), "small"])
-async def test_trajectories_are_the_same_in_process_and_over_http(
-    env_id: str, policy: Policy
+async def test_trajectories_are_the_same_in_process_and_on_a_server(
+    kind: str, env_id: str, policy: Policy, served: Served
 ) -> None:
     num_tasks = 1 if "TextWorld" in env_id else 3
-    here = await sample(make_client("local"), policy, env_id, num_tasks)
-    there = await sample(make_client("http"), policy, env_id, num_tasks)
+    here = await sample(LocalEnvClient(catalogue()), policy, env_id, num_tasks)
+    async with made(kind, served) as client:
+        there = await sample(client, policy, env_id, num_tasks)
 
     assert len(here) == num_tasks
     assert all(item.trainable and item.steps for item in here)
@@ -99,10 +118,13 @@ async def test_trajectories_are_the_same_in_process_and_over_http(
     assert {item.env_id for item in there} == {env_id}
 
 
-async def test_a_variant_differs_from_the_environment_behind_it_by_its_options_only() -> None:
-    by_name = await sample(make_client("http"), ExpertPolicy(), "small", 3)
-    by_option = await sample(make_client("local"), ExpertPolicy(), KEYDOOR, 3, {"size": 3})
-    plain = await sample(make_client("local"), ExpertPolicy(), KEYDOOR, 3)
+async def test_a_variant_differs_from_the_environment_behind_it_by_its_options_only(
+    served: Served,
+) -> None:
+    async with made("http", served) as client:
+        by_name = await sample(client, ExpertPolicy(), "small", 3)
+    by_option = await sample(LocalEnvClient(), ExpertPolicy(), KEYDOOR, 3, {"size": 3})
+    plain = await sample(LocalEnvClient(), ExpertPolicy(), KEYDOOR, 3)
 
     def keys(found: list[Trajectory]) -> list[str]:
         return sorted(step.trace_key for item in found for step in item.steps)
@@ -111,8 +133,9 @@ async def test_a_variant_differs_from_the_environment_behind_it_by_its_options_o
     assert by_option[0].options == {"size": 3}
 
 
-async def test_labels_are_those_of_the_task_as_it_was_played() -> None:
-    found = await sample(make_client("http"), ExpertPolicy(), KEYDOOR, 3, {"size": 3})
+async def test_labels_are_those_of_the_task_as_it_was_played(served: Served) -> None:
+    async with made("http", served) as client:
+        found = await sample(client, ExpertPolicy(), KEYDOOR, 3, {"size": 3})
 
     assert [len(item.steps) for item in found] == [item.labels["distance"] for item in found]
 

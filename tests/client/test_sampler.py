@@ -42,7 +42,8 @@ from steppo_env.mdp import StopReason, Trajectory
 from steppo_env.store import open_store, transcript
 from steppo_env.wire import ActionModel
 from steppo_keydoor import KeyDoor
-from steppo_server import ServerSettings, create_app
+from steppo_server.app import create_app
+from steppo_server.settings import ServerSettings
 
 KEYDOOR = "steppo/KeyDoor-v0"
 LIMIT_S = 20.0
@@ -537,8 +538,11 @@ async def test_a_session_that_does_not_close_is_logged_and_costs_nothing(
 
 
 async def test_no_session_is_left_on_the_server_whatever_happened() -> None:
-    app = create_app(settings=ServerSettings())
-    async with HttpEnvClient("http://test", transport=httpx.ASGITransport(app)) as client:
+    app = create_app(settings=ServerSettings(journal="sqlite://"))
+    async with (
+        app.router.lifespan_context(app),
+        HttpEnvClient("http://test", transport=httpx.ASGITransport(app)) as client,
+    ):
 
         async def before(turn: Turn) -> None:
             if turn.rng.integers(3) == 0:

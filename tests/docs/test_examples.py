@@ -114,7 +114,7 @@ def test_every_verb_is_documented() -> None:
 
 
 def test_every_server_setting_is_documented() -> None:
-    from steppo_server import ServerSettings
+    from steppo_server.settings import ServerSettings
 
     text = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
     assert [name for name in ServerSettings.model_fields if f"`{name}`" not in text] == []

@@ -19,9 +19,13 @@ from steppo_env.options import EnvOptions
 from steppo_env.registry import env_class
 from steppo_env.tasks import ListedTasks
 from steppo_server.app import create_app
+from steppo_server.auth import NO_KEYS, Keyring
+from steppo_server.journal import open_journal
+from steppo_server.sessions import SessionManager
 from steppo_server.settings import ServerSettings
+from tests.server.driving import Clock
 
-TASKS = ("train-0", "train-1", "broken", "slow")
+TASKS = ("train-0", "train-1", "broken", "slow", "luck")
 
 
 class Control:
@@ -30,7 +34,10 @@ class Control:
     Attributes:
         acts: The text of every action that reached an environment, in order.
         threads: Where each of them ran.
+        num_begun: Number of episodes begun.
         num_closed: Number of environments closed.
+        num_loaded: Number of snapshots that an episode came from.
+        luck: What decides where chance decides.
         most_at_once: Most calls of `begin` and `act` that ran at the same time.
     """
 
@@ -39,6 +46,8 @@ class Control:
         self.threads: list[threading.Thread] = []
         self.num_begun = 0
         self.num_closed = 0
+        self.num_loaded = 0
+        self.luck = 0
         self.most_at_once = 0
         self._at_once = 0
         self._entered: defaultdict[str, threading.Event] = defaultdict(threading.Event)
@@ -81,15 +90,18 @@ class Stub(StepEnv[Task, EnvOptions]):
     """A stub whose actions say what happens.
 
     `wait NAME` waits at a gate, `raise` raises, `surrogate` raises with text that is no UTF-8,
-    `object` answers what is no JSON, `end` terminates; anything else is a step with reward 1.
+    `object` answers what is no JSON, `luck` leads where chance leads, `end` terminates; anything else
+    is a step with reward 1. The task `luck` begins where chance begins it: each time elsewhere.
     """
 
     env_id = "test/Stub-v0"
     is_blocking = True
+    data_version = "1"
+    control = Control()  # of those that are made and never begin an episode
 
     @classmethod
     def load_tasks(cls, options: EnvOptions) -> ListedTasks[Task]:
-        return ListedTasks([Task(task_id, "train") for task_id in TASKS], version="1")
+        return ListedTasks([Task(task_id, "train") for task_id in TASKS], cls.data_version)
 
     def begin(self, task: Task, rng: np.random.Generator) -> Observation:
         self.control = current
@@ -99,6 +111,9 @@ class Stub(StepEnv[Task, EnvOptions]):
                 raise RuntimeError("begin broke")
             if task.task_id == "slow":
                 self.control.hold("begin")
+            if task.task_id == "luck":
+                self.control.luck += 1
+                return self.look(f"begun {self.control.luck}", task)
         return self.look("begun", task)
 
     def act(self, action: Action) -> Outcome:
@@ -113,8 +128,9 @@ class Stub(StepEnv[Task, EnvOptions]):
             if verb == "surrogate":
                 raise RuntimeError("half a character: \ud800")
         info = {"thing": object()} if verb == "object" else {}
+        text = f"luck {self.control.luck}" if verb == "luck" else action.content
         return Outcome(
-            self.look(action.content),
+            self.look(text),
             {"goal": 1.0},
             terminated=verb == "end",
             info=info,  # type: ignore[arg-type]  # what a careless author may do
@@ -144,9 +160,24 @@ class Light(Stub):
     is_blocking = False
 
 
-STUBS = {stub.env_id: stub for stub in (Stub, Light)}
+class Saving(Light):
+    """The same, and it can be saved."""
+
+    env_id = "test/Saving-v0"
+
+    def save_state(self) -> bytes:
+        return self.observation.text.encode()
+
+    def load_state(self, task: Task, state: bytes) -> Observation:
+        self.control = current
+        self.control.num_loaded += 1
+        return self.look(state.decode(), task)
+
+
+STUBS = {stub.env_id: stub for stub in (Stub, Light, Saving)}
 
 Serving = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+Managers = Callable[..., SessionManager]
 
 
 @pytest.fixture
@@ -177,9 +208,10 @@ def serving(control: Control) -> Serving:
 
     @asynccontextmanager
     async def start(
-        catalogue: Catalogue | None = None, **settings: object
+        catalogue: Catalogue | None = None, keyring: Keyring = NO_KEYS, **settings: object
     ) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(catalogue, ServerSettings(**{"journal": "sqlite://", **settings}))  # type: ignore[arg-type]
+        given = ServerSettings(**{"journal": "sqlite://", **settings})  # type: ignore[arg-type]
+        app = create_app(catalogue, given, keyring)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (
             app.router.lifespan_context(app),
@@ -188,6 +220,34 @@ def serving(control: Control) -> Serving:
             yield client
 
     return start
+
+
+@pytest.fixture
+async def managers(control: Control) -> AsyncIterator[Managers]:
+    """Make managers: `managers(journal=url, max_sessions=2)`; each has a journal of its own open.
+
+    A manager that is left alone while another is made on the same file is, as far as that one can
+    tell, a server that was killed.
+    """
+    made: list[SessionManager] = []
+
+    def make(**settings: object) -> SessionManager:
+        given = ServerSettings(**settings)  # type: ignore[arg-type]
+        journal = open_journal(given.journal or "sqlite://")
+        made.append(SessionManager(Catalogue(), given, journal))
+        return made[-1]
+
+    yield make
+    control.open_all()
+    for manager in made:
+        await manager.pool.close()
+        await manager.journal.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Let time pass as the test says."""
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from steppo_env.errors import InvalidInput
-from steppo_server import app as app_module
+from steppo_server import chores as chores_module
 from steppo_server.app import create_app
 from steppo_server.sessions import SessionManager
 from steppo_server.settings import ServerSettings
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 ROUTES = {
     ("get", "/healthz"),
     ("get", "/readyz"),
+    ("get", "/metrics"),
     ("get", "/v1/envs"),
     ("get", "/v1/envs/{env_id}"),
     ("get", "/v1/envs/{env_id}/tasks"),
@@ -30,9 +31,13 @@ ROUTES = {
     ("delete", "/v1/sessions/{session_id}"),
     ("post", "/v1/sessions/{session_id}/steps"),
     ("get", "/v1/sessions/{session_id}/expert"),
+    ("post", "/v1/sessions/{session_id}/forks"),
+    ("post", "/v1/groups"),
+    ("post", "/v1/leases"),
     ("post", "/v1/batch/sessions"),
     ("post", "/v1/batch/steps"),
 }
+CREATING = {"/v1/sessions", "/v1/groups", "/v1/sessions/{session_id}/forks"}
 SETTINGS = ServerSettings()
 
 
@@ -105,9 +110,11 @@ async def test_every_reply_and_every_body_has_a_schema(document: dict[str, Any])
     for method, path in ROUTES:
         operation = document["paths"][path][method]
         assert operation["summary"]
-        success = {"post": "201" if path == "/v1/sessions" else "200", "delete": "204"}
+        success = {"post": "201" if path in CREATING else "200", "delete": "204"}
         reply = operation["responses"][success.get(method, "200")]
-        if method != "delete":
+        if path == "/metrics":
+            assert list(reply["content"]) == ["text/plain"]
+        elif method != "delete":
             assert "$ref" in reply["content"]["application/json"]["schema"], path
         if method == "post":
             schema = operation["requestBody"]["content"]["application/json"]["schema"]
@@ -159,6 +166,29 @@ async def test_an_unknown_route_or_method_is_a_problem(
     assert response.json()["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/sessions/s", "DELETE, GET"),
+        ("/v1/sessions", "POST"),
+        ("/v1/envs/test/Stub-v0/tasks", "GET"),
+    ],
+)
+async def test_a_refused_method_is_answered_with_all_that_the_path_takes(
+    client: httpx.AsyncClient, path: str, methods: str
+) -> None:
+    assert (await client.put(path)).headers["allow"] == methods
+
+
+async def test_the_document_says_that_a_task_is_named_in_one_way(document: dict[str, Any]) -> None:
+    for path in ("/v1/sessions", "/v1/groups"):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        by_id, by_place = body["schema"]["oneOf"]
+        assert by_id["required"] == ["task_id"]
+        assert by_place["required"] == ["split", "index"]
+        assert by_id["properties"]["index"] == by_place["properties"]["task_id"] == {"type": "null"}
+
+
 async def test_pages_of_other_sites_are_given_no_leave(client: httpx.AsyncClient) -> None:
     headers = {"origin": "https://elsewhere.example", "access-control-request-method": "POST"}
     for method, path in (("OPTIONS", "/v1/sessions"), ("GET", "/v1/envs")):
@@ -180,7 +210,7 @@ async def test_expired_sessions_are_freed_by_themselves_also_after_a_failed_swee
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(app_module, "SWEEP_EVERY_S", 0.001)
+    monkeypatch.setattr(chores_module, "SWEEP_EVERY_S", 0.001)
     sweep = SessionManager.sweep
     swept = anyio.Event()
     failures = iter([True])

@@ -126,3 +126,12 @@ async def test_json_of_another_form_is_invalid_and_says_where(
     response = await client.post("/", content=body)
     assert (response.status_code, slug(response)) == (422, InvalidInput.slug)
     assert json.loads(response.content)["detail"].startswith(("number: ", "nubmer: ", "value: "))
+
+
+@pytest.mark.parametrize("value", [b"true", b'"7"', b"7.0", b"null", b"[7]"])
+async def test_what_is_no_number_is_not_read_as_one(
+    client: httpx.AsyncClient, value: bytes
+) -> None:
+    response = await client.post("/", content=b'{"number":%b}' % value)
+    assert response.status_code == 422
+    assert slug(response) == "invalid-input"

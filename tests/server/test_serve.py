@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
+from steppo_server.auth import digest_of, new_key
 from steppo_server.serve import main
 
 BIN = Path(sys.executable).parent
@@ -25,6 +29,14 @@ from steppo_server.serve import main
 sys.argv = ["steppo-server", "--port", "0"]
 main()
 """
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a server started."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return found
 
 
 @contextmanager
@@ -126,7 +138,7 @@ def test_a_request_in_the_middle_of_a_hung_step_does_not_keep_the_process_from_e
         with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port or 0)) as raw:
             action = b'{"step_index":0,"action":"x"}'
             raw.sendall(
-                b"POST /v1/sessions/s/steps HTTP/1.1\r\nHost: x\r\n"
+                b"POST /v1/sessions/s/steps HTTP/1.1\r\nHost: localhost\r\n"
                 + b"Content-Length: %d\r\n\r\n" % len(action)
                 + action
             )
@@ -135,6 +147,87 @@ def test_a_request_in_the_middle_of_a_hung_step_does_not_keep_the_process_from_e
             code, seconds, err = stopped(process, signal.SIGTERM)
     assert code == 0, err
     assert seconds < 10
+
+
+def test_a_server_that_drains_says_so_goes_on_with_its_sessions_and_then_stops() -> None:
+    drain = {"STEPPO_SERVER_DRAIN_S": "60", "STEPPO_SERVER_JOURNAL": "sqlite://"}
+    with (
+        running(str(BIN / "steppo-server"), "--port", "0", **drain) as (process, url),
+        httpx.Client(base_url=url) as client,
+    ):
+        body = {"env_id": "steppo/KeyDoor-v0", "split": "dev", "index": 0, "session_id": "s"}
+        assert client.post("/v1/sessions", json=body).status_code == 201
+        process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while (ready := client.get("/readyz")).is_success:
+            assert time.monotonic() < deadline
+        assert ready.json()["reason"] == "draining"
+        assert httpx.get(f"{url}/healthz").status_code == 200  # connections are accepted
+        step = {"step_index": 0, "action": "x"}
+        assert client.post("/v1/sessions/s/steps", json=step).status_code == 200
+        assert client.post("/v1/sessions", json={**body, "session_id": "t"}).status_code == 503
+        code, seconds, err = stopped(process, signal.SIGTERM)  # a second signal ends the wait
+    assert code == 0, err
+    assert seconds < 10
+
+
+def test_a_socket_that_is_open_is_closed_and_does_not_keep_the_process_from_ending() -> None:
+    command = [str(BIN / "steppo-server"), "--port", "0", "--journal", "sqlite://"]
+    with (
+        running(*command) as (process, url),
+        connect(f"{url.replace('http', 'ws')}/v1/stream") as opened,
+    ):
+        opened.send('{"request_id": "1", "op": "environments"}')
+        assert '"status":200' in str(opened.recv(timeout=10))
+        code, seconds, err = stopped(process, signal.SIGTERM)
+        with pytest.raises(ConnectionClosed) as closed:
+            opened.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012  # service restart: come back
+    assert code == 0, err
+    assert seconds < 10
+    assert "Traceback" not in err
+
+
+def test_with_keys_in_the_file_others_may_reach_it_and_need_one(tmp_path: Path) -> None:
+    key, path = new_key(), tmp_path / "serve.toml"
+    digest = f"sha256:{digest_of(key).hex()}"
+    path.write_text(f'[keys.alice]\ndigest = "{digest}"\nscopes = ["act"]\n')
+    command = [str(BIN / "steppo-server"), "--config", str(path), "--port", "0"]
+    with running(*command, "--host", "0.0.0.0", "--journal", "sqlite://") as (_, url):
+        url = url.replace("0.0.0.0", "127.0.0.1")
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        assert httpx.get(f"{url}/v1/envs").status_code == 401
+        allowed = {"Authorization": f"Bearer {key}", "Host": "any.example"}
+        assert httpx.get(f"{url}/v1/envs", headers=allowed).status_code == 200
+
+
+def test_without_keys_it_answers_to_no_name_that_was_made_to_resolve_here() -> None:
+    with running(str(BIN / "steppo-server"), "--port", "0") as (_, url):
+        assert httpx.get(f"{url}/v1/envs").status_code == 200
+        rebound = httpx.get(f"{url}/v1/envs", headers={"Host": "evil.example"})
+        assert rebound.status_code == 403
+
+
+def test_structured_lines_are_json_and_all_on_stderr_those_of_workers_too(tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text('[server]\naccess_log = true\n[server.processes]\n"steppo/KeyDoor-v0" = 1\n')
+    command = [str(BIN / "steppo-server"), "--config", str(path), "--port", "0"]
+    command += ["--log-format", "json", "--journal", f"sqlite:///{tmp_path / 'own.db'}"]
+    with running(*command) as (process, url):
+        body = {"env_id": "steppo/KeyDoor-v0", "task_id": "dev/no-such", "session_id": "s"}
+        headers = {"X-Request-Id": "abc-1"}
+        assert httpx.post(f"{url}/v1/sessions", json=body, headers=headers).status_code == 404
+        (worker,) = children(process.pid)
+        os.kill(worker, signal.SIGKILL)
+        body |= {"task_id": "dev/0"}
+        assert httpx.post(f"{url}/v1/sessions", json=body, timeout=30).status_code == 201
+        code, _, err = stopped(process, signal.SIGTERM)
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert code == 0
+    assert any(line.get("request_id") == "abc-1" and line["status"] == 404 for line in lines)
+    assert any(f"process {worker}" in line["message"] for line in lines)
+    assert (tmp_path / "own.db").exists()
 
 
 def test_the_file_is_read_and_flags_override_it(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,18 @@ def test_a_host_that_others_may_reach_needs_leave(host: str) -> None:
     with pytest.raises(InvalidInput, match="--allow-remote"):
         read_settings(None, {"host": host})
     assert read_settings(None, {"host": host, "allow_remote": True}).host == host
+
+
+def test_with_keys_others_may_reach_the_host() -> None:
+    assert read_settings(None, {"host": "0.0.0.0"}, has_keys=True).host == "0.0.0.0"
+
+
+def test_the_documented_settings_are_the_settings_each_once() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
+    table = page[page.index("## Settings") : page.index("## The API")]
+    cells = re.findall(r"^\| (`[^|]*`) \|", table, re.MULTILINE)
+    documented = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(documented) == sorted(ServerSettings.model_fields)
 
 
 @pytest.mark.parametrize(

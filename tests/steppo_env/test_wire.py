@@ -15,7 +15,10 @@ from steppo_env.wire import (
     MAX_BATCH,
     BatchSessions,
     BatchSteps,
+    CreateGroup,
     CreateSession,
+    ForkRequest,
+    LeaseRequest,
     MessageModel,
     ObservationModel,
     Problem,
@@ -62,6 +65,9 @@ REQUESTS: dict[type[Request], dict[str, Any]] = {
     StepItem: {"step_index": 0, "action": "go", "session_id": "s1"},
     BatchSessions: {"sessions": [CREATE]},
     BatchSteps: {"steps": [{"step_index": 0, "action": "go", "session_id": "s1"}]},
+    CreateGroup: {**CREATE, "size": 2},
+    ForkRequest: {"count": 2, "at_step": 0},
+    LeaseRequest: {"session_ids": ["s1"], "revive": True},
 }
 
 
@@ -212,3 +218,18 @@ def test_an_action_is_text_or_a_message() -> None:
 def test_a_problem_keeps_the_facts_of_an_error() -> None:
     problem = EpisodeEnded("it is over", num_steps=4).to_problem("/v1/x")
     assert json.loads(Problem.model_validate(problem).model_dump_json()) == problem
+
+
+def test_objects_of_free_form_are_at_most_sixty_levels_deep() -> None:
+    def nested(num_levels: int) -> bytes:
+        return b'{"a":' * (num_levels - 1) + b"[]" + b"}" * (num_levels - 1)
+
+    bodies: dict[type[BaseModel], bytes] = {
+        CreateSession: b'{"env_id":"e","task_id":"t","options":%b}',
+        StepRequest: b'{"step_index":0,"action":%b}',
+    }
+    for model, body in bodies.items():
+        assert model.model_validate_json(body % nested(60))
+        for num_levels in (61, 150, 100_000):
+            with pytest.raises(ValidationError):
+                model.model_validate_json(body % nested(num_levels))

@@ -101,7 +101,7 @@ def main() -> None:
     stamina.instrumentation.set_on_retry_hooks([_say_retry])
     app = build_app(sys.argv[1:])
     try:
-        app()
+        app(prog_name="steppo")  # also when run as `python -m steppo_client`
     except SteppoError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         raise SystemExit(EXIT_BAD_INPUT) from None

@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
+from steppo_env.home import steppo_home
 from steppo_env.keys import digest
 
 __all__ = ["IndexFolder", "indexes_home"]
@@ -33,8 +33,7 @@ OpenedT = TypeVar("OpenedT")
 
 def indexes_home() -> Path:
     """Return the folder of indexes: `$STEPPO_HOME/retrieval`, by default under ~/.cache/steppo."""
-    home = os.environ.get("STEPPO_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "steppo") / "retrieval"
+    return steppo_home() / "retrieval"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from steppo_env.errors import CapacityExceeded, EnvError, SteppoError
 from steppo_server.engines.frames import frame, read_frame
 from steppo_server.engines.protocol import perform
 from steppo_server.host import EnvHost
+from steppo_server.logs import JsonFormatter, LogFormat
+from steppo_server.memory import collect_rarely
 
 __all__ = ["main"]
 
@@ -32,11 +34,18 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel, lifeline = (int(number) for number in sys.argv[1:3])
     _die_with(lifeline)
-    logging.basicConfig(format=f"%(levelname)s [{os.getpid()}] %(name)s: %(message)s")
-    catalogue, env_names = pickle.load(sys.stdin.buffer)
+    catalogue, env_names, log_format = pickle.load(sys.stdin.buffer)
+    _log_as(log_format)
     _leave_stdin()
     with socket.socket(fileno=channel) as server, server.makefile("rb") as requests:
         _serve(server, requests, catalogue, env_names)
+
+
+def _log_as(log_format: LogFormat) -> None:
+    text = logging.Formatter(f"%(levelname)s [{os.getpid()}] %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else text)
+    logging.basicConfig(handlers=[handler])
 
 
 def _die_with(lifeline: int) -> None:
@@ -67,6 +76,7 @@ def _serve(
 ) -> None:
     host = EnvHost(catalogue)
     host.warm(env_names)
+    collect_rarely()
     server.sendall(frame(None))  # ready
     while (payload := read_frame(requests)) is not None:
         server.sendall(_answer(host, payload))

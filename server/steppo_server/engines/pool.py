@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import anyio
 from pydantic import JsonValue
@@ -15,7 +16,9 @@ from steppo_server.engines.processes import ProcessWorker
 from steppo_server.engines.protocol import Worker, WorkerLoad
 from steppo_server.engines.threads import ThreadWorker
 from steppo_server.host import EnvTraits
-from steppo_server.settings import ServerSettings
+
+if TYPE_CHECKING:  # slow to import, and workers' processes import this module
+    from steppo_server.settings import ServerSettings
 
 __all__ = ["Pool"]
 
@@ -34,7 +37,7 @@ class Pool:
         InvalidInput: The settings name processes for an environment that is not installed.
     """
 
-    def __init__(self, catalogue: Catalogue, settings: ServerSettings) -> None:
+    def __init__(self, catalogue: Catalogue, settings: "ServerSettings") -> None:
         unknown = sorted(set(settings.processes) - set(registered_ids()))
         if unknown:
             raise InvalidInput(
@@ -106,6 +109,7 @@ class Pool:
                 env_id or "environments",
                 self._catalogue,
                 queue_deadline_s=self._settings.queue_deadline_s,
+                max_expected_wait_s=self._settings.max_expected_wait_s,
             )
         return self._threads[env_id]
 
@@ -129,6 +133,8 @@ class Pool:
                 served,
                 queue_deadline_s=self._settings.queue_deadline_s,
                 start_deadline_s=self._settings.begin_deadline_s,
+                max_expected_wait_s=self._settings.max_expected_wait_s,
+                log_format=self._settings.log_format,
             )
             for number in range(count)
         )

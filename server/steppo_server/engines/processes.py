@@ -1,6 +1,7 @@
 """Runs environment code in a process of its own: for environments whose steps compute."""
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from steppo_env.errors import DeadlineExceeded, WorkerDied
 from steppo_server.engines.protocol import EngineKind, Worker, WorkerLoad
 from steppo_server.engines.spawned import HostLost, SpawnedHost
 from steppo_server.engines.turns import Turns
+from steppo_server.logs import LogFormat
 
 __all__ = ["ProcessWorker"]
 
@@ -34,6 +36,8 @@ class ProcessWorker(Worker):
         env_names: What the process loads before it takes a call.
         queue_deadline_s: Longest wait of a call for its turn, in seconds.
         start_deadline_s: Longest time for a process to become ready, in seconds.
+        max_expected_wait_s: A call that must expect a longer wait is refused at once.
+        log_format: How its lines on stderr look.
     """
 
     kind = EngineKind.PROCESS
@@ -46,12 +50,15 @@ class ProcessWorker(Worker):
         *,
         queue_deadline_s: float,
         start_deadline_s: float,
+        max_expected_wait_s: float = math.inf,
+        log_format: LogFormat = LogFormat.TEXT,
     ) -> None:
         super().__init__(name)
         self._catalogue = catalogue
         self._env_names = env_names
         self._start_deadline_s = start_deadline_s
-        self._turns = Turns(queue_deadline_s)
+        self._log_format = log_format
+        self._turns = Turns(queue_deadline_s, max_expected_wait_s)
         self._host: SpawnedHost | None = None
         self._ending: list[SpawnedHost] = []
         self._num_quick_deaths = 0
@@ -68,6 +75,8 @@ class ProcessWorker(Worker):
             turns.num_waiting,
             turns.oldest_wait_s,
             turns.delays_s,
+            turns.num_turns,
+            turns.total_wait_s,
         )
 
     @property
@@ -90,7 +99,7 @@ class ProcessWorker(Worker):
             await ending.ended(CLOSE_DEADLINE_S)
 
     async def _run(self, method: str, args: tuple[Any, ...], deadline_s: float) -> Any:
-        async with self._turns.turn():
+        async with self._turns.turn(is_urgent=method == "close"):
             self._check_open()
             host = await self._ready()
             is_done, result = await self._ask(host, method, args, deadline_s)
@@ -127,8 +136,8 @@ class ProcessWorker(Worker):
             self._check_open()
             self._spawn()
         host = self._host
-        is_ready = False
-        if host is not None:
+        is_ready = host is not None and host.is_ready
+        if host is not None and not is_ready:
             with anyio.move_on_after(self._start_deadline_s) as waited:
                 is_ready = await host.started()
             if waited.cancelled_caught:
@@ -149,7 +158,9 @@ class ProcessWorker(Worker):
 
     def _spawn(self) -> None:
         try:
-            self._host = SpawnedHost(self._catalogue, self._env_names, self._on_lost)
+            self._host = SpawnedHost(
+                self._catalogue, self._env_names, self._on_lost, self._log_format
+            )
         except OSError as error:
             logger.error("cannot start the process of %s: %s", self.name, error)
             self._count_death(is_quick=True)

@@ -39,6 +39,8 @@ class WorkerLoad:
         num_waiting: Calls that wait for their turn.
         oldest_wait_s: Seconds that the longest waiting of them has waited; 0 when none waits.
         queue_delays_s: What the last calls waited, in seconds, the latest last.
+        num_turns: Calls that have had their turn since the worker was made.
+        total_wait_s: What all of them waited, in seconds.
     """
 
     name: str
@@ -48,6 +50,8 @@ class WorkerLoad:
     num_waiting: int
     oldest_wait_s: float
     queue_delays_s: tuple[float, ...]
+    num_turns: int = 0
+    total_wait_s: float = 0.0
 
 
 class Worker(ABC):

@@ -19,6 +19,7 @@ import anyio.to_thread
 from steppo_env.catalogue import Catalogue
 from steppo_env.errors import EnvError, boundary
 from steppo_server.engines.frames import frame, split_frame
+from steppo_server.logs import LogFormat
 
 __all__ = ["HostLost", "SpawnedHost"]
 
@@ -48,13 +49,18 @@ class SpawnedHost:
         catalogue: What the host offers; pickled.
         env_names: What is loaded before the process says that it is ready.
         on_lost: Called once when the process ends by itself.
+        log_format: How its lines on stderr look.
 
     Raises:
         OSError: The machine has no room for another process.
     """
 
     def __init__(
-        self, catalogue: Catalogue, env_names: tuple[str, ...], on_lost: Callable[[], None]
+        self,
+        catalogue: Catalogue,
+        env_names: tuple[str, ...],
+        on_lost: Callable[[], None],
+        log_format: LogFormat = LogFormat.TEXT,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
@@ -64,7 +70,7 @@ class SpawnedHost:
         self._is_lost = False
         self.has_been_ready = False
         self.started_at = time.monotonic()
-        self._socket, self._lifeline, self._process = _start(catalogue, env_names)
+        self._socket, self._lifeline, self._process = _start(catalogue, env_names, log_format)
         self._loop.add_reader(self._socket, self._on_readable)
 
     @property
@@ -77,10 +83,15 @@ class SpawnedHost:
         """What it ended with; negative for a signal, None while it has not been waited for."""
         return self._process.poll()
 
+    @property
+    def is_ready(self) -> bool:
+        """True while the process takes calls."""
+        return self.has_been_ready and not self._is_lost
+
     async def started(self) -> bool:
         """Wait until the process is ready; return False when it ended instead."""
         await self._started.wait()
-        return self.has_been_ready and not self._is_lost
+        return self.is_ready
 
     async def ask(self, method: str, args: tuple[Any, ...]) -> tuple[bool, Any]:
         """Run a method of the host.
@@ -183,7 +194,7 @@ class SpawnedHost:
 
 
 def _start(
-    catalogue: Catalogue, env_names: tuple[str, ...]
+    catalogue: Catalogue, env_names: tuple[str, ...], log_format: LogFormat
 ) -> tuple[socket.socket, int, "subprocess.Popen[bytes]"]:
     """Start the process; return the socket to it, the end of its lifeline, and its handle."""
     ours, theirs = socket.socketpair()
@@ -192,7 +203,7 @@ def _start(
         # A file, because a pipe would have to be filled while nobody reads it yet.
         with theirs, tempfile.TemporaryFile() as setup:
             pickle.dump(sys.path, setup)
-            pickle.dump((catalogue, env_names), setup)
+            pickle.dump((catalogue, env_names, log_format), setup)
             setup.seek(0)
             process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, str(theirs.fileno()), str(lifeline)],

@@ -1,6 +1,7 @@
 """Runs environment code on a thread: for environments whose steps wait for something."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -52,14 +53,22 @@ class ThreadWorker(Worker):
 
     Args:
         queue_deadline_s: Longest wait of a call for its turn, in seconds.
+        max_expected_wait_s: A call that must expect a longer one is refused at once.
     """
 
     kind = EngineKind.THREAD
 
-    def __init__(self, name: str, catalogue: Catalogue, *, queue_deadline_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        catalogue: Catalogue,
+        *,
+        queue_deadline_s: float,
+        max_expected_wait_s: float = math.inf,
+    ) -> None:
         super().__init__(name)
         self._catalogue = catalogue
-        self._turns = Turns(queue_deadline_s)
+        self._turns = Turns(queue_deadline_s, max_expected_wait_s)
         self._thread: _HostThread | None = None
 
     @property
@@ -73,6 +82,8 @@ class ThreadWorker(Worker):
             turns.num_waiting,
             turns.oldest_wait_s,
             turns.delays_s,
+            turns.num_turns,
+            turns.total_wait_s,
         )
 
     async def close(self) -> None:
@@ -84,7 +95,7 @@ class ThreadWorker(Worker):
             await anyio.to_thread.run_sync(thread.join, CLOSE_DEADLINE_S)
 
     async def _run(self, method: str, args: tuple[Any, ...], deadline_s: float) -> Any:
-        async with self._turns.turn():
+        async with self._turns.turn(is_urgent=method == "close"):
             self._check_open()
             if self._thread is None:
                 self._thread = _HostThread(f"steppo-{self.name}", self._catalogue)

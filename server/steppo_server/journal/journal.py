@@ -30,12 +30,14 @@ from steppo_server.journal.entries import AddSession, Beat, Load, Purge, RemoveS
 from steppo_server.journal.rows import Journalled, SessionRow, StepRow
 from steppo_server.journal.schema import JOURNAL
 from steppo_server.journal.statements import last_beat
-from steppo_server.journal.thread import DatabaseThread
+from steppo_server.journal.thread import DatabaseThread, OnCommit
 
 __all__ = ["Journal", "NullJournal", "open_journal"]
 
 
-def open_journal(url: str | None, *, sync: Sync = "normal") -> "Journal":
+def open_journal(
+    url: str | None, *, sync: Sync = "normal", on_commit: OnCommit | None = None
+) -> "Journal":
     """Open the journal at a URL, and begin one where there is none. Blocks for a moment.
 
     Args:
@@ -44,6 +46,8 @@ def open_journal(url: str | None, *, sync: Sync = "normal") -> "Journal":
         sync: With "normal" what was acknowledged outlives this process, however it ends. With
             "full" it outlives a loss of power as well; each commit then waits for the disk.
             PostgreSQL's "normal" is its server's own setting, which by default waits too.
+        on_commit: Told of each turn how many entries it had and how many seconds it took; called on
+            the journal's thread.
 
     Raises:
         StoreError: There is something else, or no place for a journal; the message says why.
@@ -73,7 +77,7 @@ def open_journal(url: str | None, *, sync: Sync = "normal") -> "Journal":
         raise
     # A clock that was put back must not make leases end that nobody could renew.
     alive_until = opened_at if beat is None else min(beat, opened_at)
-    return DatabaseJournal(DatabaseThread(Database(engine, location)), alive_until)
+    return DatabaseJournal(DatabaseThread(Database(engine, location), on_commit), alive_until)
 
 
 class Journal(ABC):

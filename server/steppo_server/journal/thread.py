@@ -7,7 +7,8 @@ arrives while the thread is busy goes into its next transaction.
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -17,7 +18,10 @@ from steppo_env.errors import StoreError
 from steppo_server.journal.database import Database, Outcome
 from steppo_server.journal.entries import Entry
 
-__all__ = ["DatabaseThread"]
+__all__ = ["DatabaseThread", "OnCommit"]
+
+OnCommit = Callable[[int, float], None]
+"""Told of a turn: its number of entries, and how many seconds it took."""
 
 WAIT_S = 60.0
 """How long a caller waits for its entry. The database's own limits, which say more, are shorter."""
@@ -54,11 +58,15 @@ class DatabaseThread:
 
     Entries are carried out in the order in which they were submitted, in transactions of many. A
     caller that is cancelled takes nothing back: its entry is carried out once, as if it had waited.
+
+    Args:
+        on_commit: Told, on the thread, how many entries each turn had and how many seconds it took.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_commit: OnCommit | None = None) -> None:
         self.location = database.location
         self._database = database
+        self._on_commit = on_commit
         self._batches: SimpleQueue[_Batch] = SimpleQueue()
         self._gathering: _Batch | None = None
         self._end: _Batch | None = None
@@ -122,7 +130,11 @@ class DatabaseThread:
     def _take_turn(self) -> bool:
         """Carry out what is there; return whether there is a next turn."""
         batches = self._next_batches()
-        outcomes = self._carry_out([entry for batch in batches for entry in batch.entries])
+        entries = [entry for batch in batches for entry in batch.entries]
+        begun = time.perf_counter()
+        outcomes = self._carry_out(entries)
+        if entries and self._on_commit is not None:
+            self._on_commit(len(entries), time.perf_counter() - begun)
         is_last = batches[-1] is self._end
         if is_last:
             outcomes.append(self._close_database())

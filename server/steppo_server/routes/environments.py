@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from steppo_env.errors import InvalidInput
 from steppo_env.tools import explain
-from steppo_env.wire import EnvDetail, EnvList, TaskPage
+from steppo_env.wire import EnvDetail, EnvList, JsonObject, TaskPage
 from steppo_server.auth import KeyScope, caller_of
 from steppo_server.documented import problems
 from steppo_server.sessions import SessionManager
@@ -17,7 +17,7 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/envs", tags=["environments"])
 
-OPTIONS = TypeAdapter(dict[str, JsonValue])
+OPTIONS: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(JsonObject)
 OptionsQuery = Annotated[
     str | None,
     Query(max_length=10_000, description="The options sessions will have, as a JSON object."),

@@ -10,7 +10,7 @@ from steppo_server.body import read_body
 from steppo_server.documented import body_schema, problems
 from steppo_server.sessions import SessionManager
 
-__all__ = ["router"]
+__all__ = ["renew_all", "router"]
 
 router = APIRouter(prefix="/v1/leases", tags=["sessions"])
 
@@ -20,7 +20,11 @@ async def renew_leases(request: Request) -> LeaseResults:
     """Start the leases of many sessions anew; with `revive`, also those that have run out."""
     manager: SessionManager = request.app.state.manager
     owner = caller_of(request, KeyScope.ACT).owner
-    wanted = await read_body(request, LeaseRequest)
+    return await renew_all(manager, owner, await read_body(request, LeaseRequest))
+
+
+async def renew_all(manager: SessionManager, owner: str, wanted: LeaseRequest) -> LeaseResults:
+    """Renew many leases; each has a result of its own."""
     results: list[LeaseResult] = []
     for session_id in wanted.session_ids:
         try:

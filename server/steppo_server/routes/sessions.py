@@ -1,5 +1,7 @@
 """One session at a time: create, step, look, fork, close, ask the expert; and groups of them."""
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,11 +19,12 @@ from steppo_env.wire import (
 )
 from steppo_server.auth import KeyScope, caller_of
 from steppo_server.body import read_body
+from steppo_server.direct import Endpoint
 from steppo_server.documented import body_schema, problems
 from steppo_server.families import create_group, fork_session
 from steppo_server.sessions import SessionManager
 
-__all__ = ["json_bytes", "router"]
+__all__ = ["DIRECT", "json_bytes", "router"]
 
 router = APIRouter(prefix="/v1", tags=["sessions"])
 
@@ -114,3 +117,10 @@ async def get_expert(request: Request, session_id: str) -> ExpertReply:
     """Return the next expert action and the distance to the goal in expert steps."""
     manager: SessionManager = request.app.state.manager
     return await manager.expert(caller_of(request, KeyScope.EXPERT).owner, session_id)
+
+
+DIRECT: Mapping[str, Endpoint] = {
+    "/v1/sessions/{session_id}/steps": step_session,
+    "/v1/sessions": create_session,
+}
+"""The endpoints that have to be fast, by path."""

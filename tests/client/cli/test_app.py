@@ -7,7 +7,7 @@ import pytest
 
 from steppo_client.cli import app
 
-VERBS = ["data", "demo", "envs", "eval", "play", "rollout", "serve", "store"]
+VERBS = ["data", "demo", "envs", "eval", "keygen", "play", "rollout", "serve", "store"]
 
 
 def run_python(*arguments: str) -> "subprocess.CompletedProcess[str]":

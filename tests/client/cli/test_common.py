@@ -6,7 +6,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steppo_client import HttpEnvClient, LocalEnvClient
+from steppo_client import HttpEnvClient, LocalEnvClient, StreamEnvClient
 from steppo_client.cli.common import (
     make_folder,
     open_client,
@@ -48,6 +48,7 @@ def test_a_server_or_a_file_of_variants_or_neither(tmp_path: Path) -> None:
     assert isinstance(open_client(None, None), LocalEnvClient)
     assert isinstance(open_client(None, config), LocalEnvClient)
     assert isinstance(open_client("http://127.0.0.1:1", None), HttpEnvClient)
+    assert isinstance(open_client("ws://127.0.0.1:1", None), StreamEnvClient)
     with pytest.raises(InvalidInput, match="--config names variants"):
         open_client("http://127.0.0.1:1", config)
     with pytest.raises(MissingData, match="cannot read"):

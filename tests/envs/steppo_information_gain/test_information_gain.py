@@ -20,7 +20,8 @@ from steppo_env.testing import expert_action, play
 from steppo_information_gain import InformationGain, TaskWithAnswers
 from steppo_information_gain.endpoint import shared_endpoint
 from steppo_keydoor import KeyDoor
-from steppo_server import ServerSettings, create_app
+from steppo_server.app import create_app
+from steppo_server.settings import ServerSettings
 
 QA = "steppo/MultihopQA-v0"
 SEEN, UNSEEN = math.log(0.8), math.log(0.05)
@@ -370,8 +371,11 @@ async def test_over_http_it_is_the_same_as_in_process(scorer: Scorer) -> None:
     local = make(QA, step_rewards=[reward(scorer)])
     task_id = local.tasks.at("dev", 0).task_id
     local.start(task_id, 0)
-    app = create_app(catalogue, ServerSettings())
-    async with HttpEnvClient("http://test", transport=httpx.ASGITransport(app)) as client:
+    app = create_app(catalogue, ServerSettings(journal="sqlite://"))
+    async with (
+        app.router.lifespan_context(app),
+        HttpEnvClient("http://test", transport=httpx.ASGITransport(app)) as client,
+    ):
         first = await client.create(SessionStart("gain", "s1", 0, task_id=task_id))
         assert first.trace_key == local.trace_key
         while not local.has_ended:
@@ -392,8 +396,11 @@ async def test_a_failure_over_http_is_an_environments_and_not_trainable(scorer: 
     local = make(QA)
     task_id = local.tasks.at("dev", 0).task_id
     local.start(task_id, 0)
-    app = create_app(catalogue, ServerSettings())
-    async with HttpEnvClient("http://test", transport=httpx.ASGITransport(app)) as client:
+    app = create_app(catalogue, ServerSettings(journal="sqlite://"))
+    async with (
+        app.router.lifespan_context(app),
+        HttpEnvClient("http://test", transport=httpx.ASGITransport(app)) as client,
+    ):
         await client.create(SessionStart("gain", "s1", 0, task_id=task_id))
         scorer.spoil = lambda reply: reply["choices"].clear()
         with pytest.raises(SteppoError, match="answered 0 choices") as caught:

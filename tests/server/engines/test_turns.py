@@ -47,3 +47,56 @@ async def test_a_turn_that_does_not_come_in_time_is_refused_and_the_next_one_com
     assert turns.num_waiting == 0
     async with turns.turn():
         pass
+
+
+async def take(turns: Turns, num_turns: int) -> None:
+    for _ in range(num_turns):
+        async with turns.turn():
+            await anyio.sleep(0.002)
+
+
+async def test_who_must_expect_to_wait_too_long_is_refused_at_once_but_not_what_makes_room() -> (
+    None
+):
+    turns = Turns(20, max_expected_wait_s=0.001)
+    async with turns.turn():
+        assert turns.expected_wait_s == 0  # too little is known
+    await take(turns, 5)
+    async with anyio.create_task_group() as group, turns.turn():
+        assert turns.expected_wait_s >= 0.002
+        with pytest.raises(CapacityExceeded, match="1 calls to do first") as refused:
+            async with turns.turn():
+                raise AssertionError
+        assert refused.value.members == {"retry_after_s": 1}
+
+        async def close() -> None:
+            async with turns.turn(is_urgent=True):
+                pass
+
+        group.start_soon(close)
+        await anyio.lowlevel.checkpoint()
+        assert turns.num_waiting == 1
+    assert turns.num_turns == 8  # nobody that was refused
+    async with turns.turn():  # free: no wait to expect
+        pass
+
+
+async def test_one_long_call_among_short_ones_turns_nobody_away() -> None:
+    turns = Turns(20, max_expected_wait_s=0.04)
+    async with turns.turn():
+        await anyio.sleep(0.05)
+    await take(turns, 4)
+    async with anyio.create_task_group() as group, turns.turn():
+        group.start_soon(take, turns, 1)
+        await anyio.lowlevel.checkpoint()
+        assert 0 < turns.expected_wait_s < 0.04
+
+
+async def test_all_waits_are_added_up() -> None:
+    turns = Turns(20)
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(take, turns, 1)
+    assert turns.num_turns == 3
+    assert turns.total_wait_s == pytest.approx(sum(turns.delays_s))
+    assert turns.total_wait_s >= 0.002 + 0.004 - 0.001

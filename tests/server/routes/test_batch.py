@@ -95,7 +95,10 @@ async def test_a_batch_again_gets_the_same_bytes_and_steps_nothing(
     first = await client.post("/v1/batch/steps", json=body)
     again = await client.post("/v1/batch/steps", json=body)
     assert again.content == first.content
-    assert len(control.acts) == 3
+    # The older reply of "a" was made anew, beside its episode.
+    assert len(control.acts) == 3 + 1
+    states = [(await client.get(f"/v1/sessions/{name}")).json() for name in ("a", "b")]
+    assert [state["step_index"] for state in states] == [2, 1]
 
 
 async def test_the_same_creation_twice_in_one_batch_begins_one_session(
@@ -154,10 +157,10 @@ async def test_a_bug_in_one_item_is_logged_and_spares_the_others(
     await create(client, new("a"), new("b"))
     real = SessionManager.step
 
-    async def buggy(self: SessionManager, session_id: str, request: Any) -> bytes:
+    async def buggy(self: SessionManager, owner: str, session_id: str, request: Any) -> bytes:
         if session_id == "a":
             raise KeyError("/srv/secret")
-        return await real(self, session_id, request)
+        return await real(self, owner, session_id, request)
 
     monkeypatch.setattr(SessionManager, "step", buggy)
     with caplog.at_level(logging.ERROR, "steppo.server"):

@@ -90,7 +90,8 @@ async def test_the_same_creation_again_gets_the_same_bytes_also_after_steps(
     await step(client, 0)
     again = await create(client, session_id="s", lease_s=77)  # a lease is not part of what it is
     assert (again.status_code, again.content) == (201, first.content)
-    assert control.num_begun == 1
+    assert control.num_begun == 2  # the second one beside the episode, for the reply
+    assert (await client.get("/v1/sessions/s")).json()["step_index"] == 1
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ async def test_a_step_again_gets_the_same_bytes_and_another_action_a_conflict(
     again = await step(client, 0, "a")
     assert (again.status_code, again.content) == (200, first.content)
     assert problem(await step(client, 0, "b"), 409, "step-conflict")["step_index"] == 0
-    assert control.acts == ["a", "b"]
+    assert control.acts == ["a", "b", "a"]  # made anew beside the episode
 
 
 async def test_a_gap_in_the_steps_is_told_with_the_index_expected(
@@ -310,6 +311,15 @@ async def test_a_full_server_says_when_to_try_again(serving: Serving) -> None:
         assert (await step(client, 0)).status_code == 200
 
 
+async def test_a_key_with_as_many_sessions_as_it_may_have_is_told_so(serving: Serving) -> None:
+    async with serving(max_sessions_per_key=1) as client:
+        await create(client, session_id="s")
+        response = await create(client)
+        problem(response, 429, "too-many-requests")
+        assert response.headers["retry-after"] == "5"
+        assert (await step(client, 0)).status_code == 200
+
+
 async def test_delete_closes_the_environment_and_a_second_one_finds_nothing(
     client: httpx.AsyncClient, control: Control
 ) -> None:
@@ -318,6 +328,7 @@ async def test_delete_closes_the_environment_and_a_second_one_finds_nothing(
     assert (response.status_code, response.content) == (204, b"")
     assert control.num_closed == 1
     problem(await client.delete("/v1/sessions/s"), 404, "unknown-session")
+    assert (await create(client, session_id="s", seed=1)).status_code == 201
 
 
 @pytest.mark.parametrize("session_id", ["none", "%00", "%F0%9F%92%A9", "x" * 1000, "%FF"])

@@ -25,7 +25,8 @@ from steppo_env.errors import (
 from steppo_env.mdp import Observation, Outcome
 from steppo_env.step_rewards import RewardedEnv, Shaping, StepCost, StepReward
 from steppo_env.testing import expert_action, play
-from steppo_server import ServerSettings, create_app
+from steppo_server.app import create_app
+from steppo_server.settings import ServerSettings
 
 KEYDOOR = "steppo/KeyDoor-v0"
 STACK: list[JsonValue] = [
@@ -147,8 +148,11 @@ def test_a_restored_episode_goes_on_as_the_original_and_as_a_replay(rendering: s
 
 async def test_over_http_it_is_the_same_as_in_process() -> None:
     local = run(STACK)
-    app = create_app(Catalogue(), ServerSettings())
-    async with HttpEnvClient("http://test", transport=httpx.ASGITransport(app)) as client:
+    app = create_app(Catalogue(), ServerSettings(journal="sqlite://"))
+    async with (
+        app.router.lifespan_context(app),
+        HttpEnvClient("http://test", transport=httpx.ASGITransport(app)) as client,
+    ):
         start = SessionStart(KEYDOOR, "s1", 0, task_id="dev/0", options={"step_rewards": STACK})
         assert (await client.create(start)).trace_key == local.trace_key
         for text in SAID:

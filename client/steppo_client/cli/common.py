@@ -44,7 +44,8 @@ EXIT_INTERRUPTED = 130
 ServerOption = Annotated[
     str | None,
     typer.Option(
-        help="URL of a steppo server, http:// or ws://; without it environments run here."
+        help="URL of a steppo server, http:// or ws://, its key in STEPPO_KEY; "
+        "without it environments run here."
     ),
 ]
 SetOption = Annotated[
@@ -55,6 +56,9 @@ ConfigOption = Annotated[
     Path | None, typer.Option(help="TOML file with named variants, as for steppo serve.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+KEY_VARIABLE = "STEPPO_KEY"
+"""Environment variable with the key that a server asks for: on the command line others could read it."""
 
 screen = Console(stderr=True)
 """What is said to a person on the way."""
@@ -98,7 +102,7 @@ def _refuse(constant: str) -> JsonValue:
 
 
 def open_client(server: str | None, config: Path | None) -> EnvClient:
-    """Return the client that the flags ask for.
+    """Return the client that the flags ask for; a server's key is in the variable STEPPO_KEY.
 
     Raises:
         InvalidInput: Both a server and a file of variants are given, or the URL is none.
@@ -107,7 +111,7 @@ def open_client(server: str | None, config: Path | None) -> EnvClient:
         return LocalEnvClient(Catalogue.from_toml(config) if config is not None else None)
     if config is not None:
         raise InvalidInput("--config names variants of this process; a server has its own")
-    return client_of(server)
+    return client_of(server, key=os.environ.get(KEY_VARIABLE) or None)
 
 
 def make_folder(path: Path) -> None:

@@ -90,7 +90,16 @@ def _shown(store: TrajectoryStore) -> Trajectory:
 @contextmanager
 def _server(log: Path) -> Iterator[str]:
     """Start `steppo serve` on a free port, yield its URL, and stop it by its own handle."""
-    command = [sys.executable, "-m", "steppo_client", "serve", "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "steppo_client",
+        "serve",
+        "--port",
+        "0",
+        "--journal",
+        "sqlite://",
+    ]
     with log.open("w", encoding="utf-8") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
         try:

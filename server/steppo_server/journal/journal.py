@@ -12,7 +12,6 @@ journalled before its reply leaves, and everything in memory may be lost at any 
 """
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
@@ -32,17 +31,17 @@ from steppo_server.journal.schema import JOURNAL
 from steppo_server.journal.statements import last_beat
 from steppo_server.journal.thread import DatabaseThread, OnCommit
 
-__all__ = ["Journal", "NullJournal", "open_journal"]
+__all__ = ["Journal", "open_journal"]
 
 
 def open_journal(
-    url: str | None, *, sync: Sync = "normal", on_commit: OnCommit | None = None
+    url: str, *, sync: Sync = "normal", on_commit: OnCommit | None = None
 ) -> "Journal":
     """Open the journal at a URL, and begin one where there is none. Blocks for a moment.
 
     Args:
         url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite://` (in memory, gone when
-            closed), `postgresql://user@host/database`, or None for one that keeps nothing.
+            closed) or `postgresql://user@host/database`.
         sync: With "normal" what was acknowledged outlives this process, however it ends. With
             "full" it outlives a loss of power as well; each commit then waits for the disk.
             PostgreSQL's "normal" is its server's own setting, which by default waits too.
@@ -61,8 +60,6 @@ def open_journal(
     >>> asyncio.run(main())
     None
     """
-    if url is None:
-        return NullJournal()
     opened_at = time.time()
     if postgres.is_postgres(url):
         engine, location = postgres.open_engine(url, JOURNAL, sync=sync)
@@ -77,16 +74,16 @@ def open_journal(
         raise
     # A clock that was put back must not make leases end that nobody could renew.
     alive_until = opened_at if beat is None else min(beat, opened_at)
-    return DatabaseJournal(DatabaseThread(Database(engine, location), on_commit), alive_until)
+    return Journal(DatabaseThread(Database(engine, location), on_commit), alive_until)
 
 
-class Journal(ABC):
+class Journal:
     """What a server must remember of its sessions. Used from one event loop; close it.
 
-    A call returns when what it asked is committed. A cancelled call may still have done so, and
-    did it once. Any of them raises StoreError when the database fails or does not answer in time:
-    its disk is full, it is read-only, its connection is lost. Whether the entry was committed is
-    then unknown; asking again tells.
+    Open one with `open_journal`. A call returns when what it asked is committed. A cancelled call may
+    still have done so, and did it once. Any of them raises StoreError when the database fails or does
+    not answer in time: its disk is full, it is read-only, its connection is lost. Whether the entry
+    was committed is then unknown; asking again tells.
 
     Attributes:
         alive_until: When a server that uses this journal was last known to be alive before this
@@ -94,7 +91,9 @@ class Journal(ABC):
             measured up to it, so that a time in which no server ran expires nothing.
     """
 
-    alive_until: float
+    def __init__(self, thread: DatabaseThread, alive_until: float) -> None:
+        self.alive_until = alive_until
+        self._thread = thread
 
     async def __aenter__(self) -> Self:
         """Return the journal."""
@@ -109,7 +108,6 @@ class Journal(ABC):
         """Close it."""
         await self.close()
 
-    @abstractmethod
     async def add_session(self, row: SessionRow, steps: Sequence[StepRow] = ()) -> None:
         """Add a session, and with it the steps that it begins with: all of it or nothing.
 
@@ -117,86 +115,6 @@ class Journal(ABC):
             SessionExists: The id is taken, perhaps by another server.
             InvalidInput: The steps are not those of this session from 0 on.
         """
-
-    @abstractmethod
-    async def add_step(self, row: StepRow) -> None:
-        """Add a step of a session.
-
-        Raises:
-            StepExists: The journal has this step; another server, or a lost reply, was first.
-            UnknownSession: The journal does not have the session (any more).
-        """
-
-    @abstractmethod
-    async def load(self, session_id: str) -> Journalled | None:
-        """Return all about a session, with what was asked before this call; None if unknown."""
-
-    @abstractmethod
-    async def remove_session(self, session_id: str) -> None:
-        """Remove a session and its steps; its id is free again. One that is unknown is nothing."""
-
-    @abstractmethod
-    async def renew(self, leases: Mapping[str, float]) -> None:
-        """Put the leases of sessions off to these times (Unix time), never to an earlier one."""
-
-    @abstractmethod
-    async def beat(self) -> None:
-        """Note that this server is alive now."""
-
-    @abstractmethod
-    async def purge(self, before: float) -> int:
-        """Remove the sessions that expired before a time; return how many.
-
-        They go in batches, between which others write.
-        """
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Finish what was asked, and close the database. Closing again is safe."""
-
-
-class NullJournal(Journal):
-    """Keeps nothing: sessions end with the process."""
-
-    def __init__(self) -> None:
-        self.alive_until = time.time()
-
-    async def add_session(self, row: SessionRow, steps: Sequence[StepRow] = ()) -> None:
-        """Do nothing."""
-
-    async def add_step(self, row: StepRow) -> None:
-        """Do nothing."""
-
-    async def load(self, session_id: str) -> Journalled | None:
-        """Return None."""
-        return None
-
-    async def remove_session(self, session_id: str) -> None:
-        """Do nothing."""
-
-    async def renew(self, leases: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    async def beat(self) -> None:
-        """Do nothing."""
-
-    async def purge(self, before: float) -> int:
-        """Return 0."""
-        return 0
-
-    async def close(self) -> None:
-        """Do nothing."""
-
-
-class DatabaseJournal(Journal):
-    """A journal in SQLite or PostgreSQL. Open one with `open_journal`."""
-
-    def __init__(self, thread: DatabaseThread, alive_until: float) -> None:
-        self.alive_until = alive_until
-        self._thread = thread
-
-    async def add_session(self, row: SessionRow, steps: Sequence[StepRow] = ()) -> None:
-        """Add a session with the steps that it begins with."""
         for at, step in enumerate(steps):
             if (step.session_id, step.step_index) != (row.session_id, at):
                 raise InvalidInput(
@@ -206,30 +124,38 @@ class DatabaseJournal(Journal):
         await self._thread.submit(AddSession(row, tuple(steps)))
 
     async def add_step(self, row: StepRow) -> None:
-        """Add a step."""
+        """Add a step of a session.
+
+        Raises:
+            StepExists: The journal has this step; another server, or a lost reply, was first.
+            UnknownSession: The journal does not have the session (any more).
+        """
         await self._thread.submit(row)
 
     async def load(self, session_id: str) -> Journalled | None:
-        """Return all about a session."""
+        """Return all about a session, with what was asked before this call; None if unknown."""
         if not is_text(session_id) or "\0" in session_id:
             return None  # no database could hold it
         return cast(Journalled | None, await self._thread.submit(Load(session_id)))
 
     async def remove_session(self, session_id: str) -> None:
-        """Remove a session."""
+        """Remove a session and its steps; its id is free again. One that is unknown is nothing."""
         await self._thread.submit(RemoveSession(session_id))
 
     async def renew(self, leases: Mapping[str, float]) -> None:
-        """Put leases off."""
+        """Put the leases of sessions off to these times (Unix time), never to an earlier one."""
         if leases:
             await self._thread.submit(Renew(dict(leases)))
 
     async def beat(self) -> None:
-        """Note that this server is alive."""
+        """Note that this server is alive now."""
         await self._thread.submit(Beat(time.time()))
 
     async def purge(self, before: float) -> int:
-        """Remove what expired before a time."""
+        """Remove the sessions that expired before a time; return how many.
+
+        They go in batches, between which others write.
+        """
         num_removed, may_be_more = 0, True
         while may_be_more:  # each batch removes its sessions, or moves them past `before`
             outcome = await self._thread.submit(Purge(before))
@@ -238,7 +164,7 @@ class DatabaseJournal(Journal):
         return num_removed
 
     async def close(self) -> None:
-        """Finish what was asked, and close the database."""
+        """Finish what was asked, and close the database. Closing again is safe."""
         await self._thread.close()
 
 

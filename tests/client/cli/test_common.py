@@ -1,5 +1,7 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -16,6 +18,7 @@ from steppo_client.cli.common import (
     run_async,
 )
 from steppo_env.errors import InvalidInput, MissingData, PolicyError
+from steppo_server.auth import DIGEST_PREFIX, digest_of, new_key
 
 VALUE = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers())
 
@@ -55,6 +58,32 @@ def test_a_server_or_a_file_of_variants_or_neither(tmp_path: Path) -> None:
         open_client(None, tmp_path / "nope.toml")
     with pytest.raises(InvalidInput, match="not 'localhost'"):
         open_client("localhost", None)
+
+
+def test_the_key_of_a_server_is_taken_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[..., str], tmp_path: Path, steppo: Any
+) -> None:
+    key = new_key()
+    config = tmp_path / "serve.toml"
+    digest = f"{DIGEST_PREFIX}{digest_of(key).hex()}"
+    config.write_text(f'[keys.me]\ndigest = "{digest}"\nscopes = ["act", "expert"]\n')
+    url = serve("--config", str(config))
+    command = [
+        "rollout",
+        "steppo/KeyDoor-v0",
+        "--policy",
+        "expert",
+        "--tasks",
+        "1",
+        "--server",
+        url,
+    ]
+    monkeypatch.delenv("STEPPO_KEY", raising=False)
+    refused = steppo(*command, "--store", f"sqlite:///{tmp_path / 'none.db'}")
+    assert refused.code == 2
+    assert "key" in refused.err
+    monkeypatch.setenv("STEPPO_KEY", key)
+    assert steppo(*command, "--store", f"sqlite:///{tmp_path / 'run.db'}").code == 0
 
 
 def test_no_store_is_opened_where_none_is_asked_for(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from steppo_env.errors import (
 from steppo_server.journal import (
     Journal,
     Journalled,
-    NullJournal,
     SessionRow,
     StepExists,
     StepRow,
@@ -560,22 +559,6 @@ async def test_servers_that_begin_one_journal_together_share_it(
     for journal in journals:
         assert await journal.load("one") is not None
         await journal.close()
-
-
-async def test_no_journal_keeps_nothing_and_answers_all_the_same(
-    session_row: MakeSession, step_row: MakeStep
-) -> None:
-    async with open_journal(None) as journal:
-        assert isinstance(journal, NullJournal)
-        await journal.add_session(session_row("one"))
-        await journal.add_session(session_row("one"))
-        await journal.add_step(step_row("one", 0))
-        await journal.remove_session("one")
-        await journal.renew({"one": 1.0})
-        await journal.beat()
-        assert await journal.load("one") is None
-        assert await journal.purge(1e12) == 0
-        assert abs(journal.alive_until - time.time()) < 60
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "journal.db", "", "sqlite+aiosqlite:///a.db"])

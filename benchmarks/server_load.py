@@ -221,9 +221,11 @@ def alone(load: Load) -> float:
     envs = [make(load.env_id, **load.options) for _ in range(load.num_sessions)]
     for number, env in enumerate(envs):
         env.start(env.tasks.at("dev", number % load.num_tasks), number)
-    for at in range(WARM_UP_STEPS + load.num_steps):
-        if at == WARM_UP_STEPS:
-            begun_s = time.process_time()
+    for at in range(WARM_UP_STEPS):
+        for env in envs:
+            env.advance(load.action(at))
+    begun_s = time.process_time()
+    for at in range(WARM_UP_STEPS, WARM_UP_STEPS + load.num_steps):
         for env in envs:
             env.advance(load.action(at))
     return (time.process_time() - begun_s) / (load.num_sessions * load.num_steps)

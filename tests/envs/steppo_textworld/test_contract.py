@@ -37,3 +37,9 @@ class TestCooking(EnvContract):
         "num_train": 1,
     }
     num_tasks = 1
+
+
+class TestCustom(EnvContract):
+    env_id = "steppo/TextWorld-v0"
+    options: ClassVar[Mapping[str, object]] = {"family": "custom", "num_train": 1}
+    num_tasks = 1

@@ -1,13 +1,15 @@
 """The published packs, where they lie beside the repository."""
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from steppo_env.env import AnyEnv
 from steppo_env.registry import make
-from steppo_env.testing import expert_action
+from steppo_env.testing import EnvContract, expert_action
 
 SHARED = next(
     (
@@ -50,9 +52,29 @@ def test_every_tenth_compiled_game_is_won_by_its_walkthrough() -> None:
             play_expert(env, split, index)
 
 
-@pytest.mark.skipif(
+needs_translator = pytest.mark.skipif(
     importlib.util.find_spec("fast_downward") is None, reason="needs the extra alfworld"
 )
+
+
+@pytest.mark.timeout(180)
+class TestCompiledGames(EnvContract):
+    env_id = "steppo/TextWorld-v0"
+    options: ClassVar[Mapping[str, object]] = {"data": str(SHARED)}
+    split = "test"
+    num_tasks = 1
+
+
+@needs_translator
+@pytest.mark.timeout(180)
+class TestALFWorld(EnvContract):
+    env_id = "steppo/TextWorld-v0"
+    options: ClassVar[Mapping[str, object]] = {"data": f"{SHARED}/alfworld"}
+    split = "valid_unseen"
+    num_tasks = 1
+
+
+@needs_translator
 def test_a_handful_of_alfworld_games_is_won_by_its_walkthrough() -> None:
     env = make_env("alfworld")
     assert dict(env.tasks.splits) == {

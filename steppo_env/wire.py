@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from steppo_env import wire_examples as examples
 from steppo_env.mdp import Action, Message, Observation, Outcome, Role, ToolCall, ToolSpec
 from steppo_env.parsing import parse_message, parse_text
 
@@ -250,7 +251,9 @@ _ONE_TASK: dict[str, JsonValue] = {
 class CreateSession(Request):
     """Begin an episode: a task by id, or by its place in a split."""
 
-    model_config = ConfigDict(json_schema_extra=_ONE_TASK)
+    model_config = ConfigDict(
+        json_schema_extra={**_ONE_TASK, "examples": [examples.CREATE_SESSION]}
+    )
 
     env_id: Name = Field(description="A registered id or a named variant of this server.")
     task_id: Name | None = None
@@ -274,12 +277,16 @@ class CreateSession(Request):
 class StepRequest(Request):
     """Take one step. The same index with the same action again gets the same reply."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.STEP_REQUEST]})
+
     step_index: int = Field(ge=0, lt=2**31)
-    action: ActionModel
+    action: ActionModel = Field(examples=examples.ACTIONS)
 
 
 class StepItem(StepRequest):
     """One step of a batch."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.STEP_ITEM]})
 
     session_id: SessionId
 
@@ -287,11 +294,15 @@ class StepItem(StepRequest):
 class BatchSessions(Request):
     """Begin many episodes at once."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.BATCH_SESSIONS]})
+
     sessions: list[CreateSession] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class BatchSteps(Request):
     """Take steps in many sessions at once. Steps of one session are taken in the order given."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.BATCH_STEPS]})
 
     steps: list[StepItem] = Field(min_length=1, max_length=MAX_BATCH)
 
@@ -301,6 +312,8 @@ class SessionReply(Reply):
 
     `step_index` is the index that the next step will have.
     """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.SESSION_REPLY]})
 
     session_id: str
     env_id: str
@@ -320,6 +333,8 @@ class SessionReply(Reply):
 
 class StepReply(Reply):
     """What a step did; `step_index` is the index of the step just taken."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.STEP_REPLY]})
 
     session_id: str
     env_id: str
@@ -353,7 +368,7 @@ class StepReply(Reply):
 class CreateGroup(Request):
     """Begin several episodes of one task and one seed, for group-relative credit."""
 
-    model_config = ConfigDict(json_schema_extra=_ONE_TASK)
+    model_config = ConfigDict(json_schema_extra={**_ONE_TASK, "examples": [examples.CREATE_GROUP]})
 
     env_id: Name
     task_id: Name | None = None
@@ -376,6 +391,8 @@ class CreateGroup(Request):
 class GroupReply(Reply):
     """A group: sessions `group_id.0`, `group_id.1` and so on, all in one state."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.GROUP_REPLY]})
+
     group_id: str
     trace_key: str
     sessions: list[SessionReply]
@@ -383,6 +400,8 @@ class GroupReply(Reply):
 
 class ForkRequest(Request):
     """Begin episodes that share the past of a session."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.FORK_REQUEST]})
 
     at_step: int | None = Field(
         default=None,
@@ -399,6 +418,8 @@ class ForkRequest(Request):
 class ForkReply(Reply):
     """Forks: sessions `fork_id.0`, `fork_id.1` and so on."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.FORK_REPLY]})
+
     parent_id: str
     at_step: int
     fork_id: str
@@ -409,7 +430,9 @@ class ForkReply(Reply):
 class Problem(BaseModel):
     """An RFC 9457 problem. Extension members say what the `detail` says, for machines."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(
+        extra="allow", frozen=True, json_schema_extra={"examples": [examples.PROBLEM]}
+    )
 
     type: str
     title: str
@@ -429,6 +452,8 @@ class SessionResult(Reply):
 class SessionResults(Reply):
     """Results in the order of the request."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.SESSION_RESULTS]})
+
     results: list[SessionResult]
 
 
@@ -443,11 +468,15 @@ class StepResult(Reply):
 class StepResults(Reply):
     """Results in the order of the request."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.STEP_RESULTS]})
+
     results: list[StepResult]
 
 
 class LeaseRequest(Request):
     """Renew the leases of many sessions at once."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.LEASE_REQUEST]})
 
     session_ids: list[SessionId] = Field(min_length=1, max_length=MAX_LEASES)
     revive: bool = Field(default=False, description="Also of sessions whose lease has run out.")
@@ -465,11 +494,15 @@ class LeaseResult(Reply):
 class LeaseResults(Reply):
     """Results in the order of the request."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.LEASE_RESULTS]})
+
     results: list[LeaseResult]
 
 
 class ExpertReply(Reply):
     """The next expert action, and how many expert steps the goal is away."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.EXPERT_REPLY]})
 
     action: str | None
     distance: int | None
@@ -488,11 +521,15 @@ class EnvSummary(Reply):
 class EnvList(Reply):
     """What is served."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ENV_LIST]})
+
     environments: list[EnvSummary]
 
 
 class EnvDetail(EnvSummary):
     """One environment, with its tasks and options."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ENV_DETAIL]})
 
     splits: dict[str, int]
     data_version: str
@@ -513,6 +550,8 @@ class TaskModel(Reply):
 class TaskPage(Reply):
     """Tasks of one split, in order; `next_cursor` is None after the last."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.TASK_PAGE]})
+
     tasks: list[TaskModel]
     next_cursor: str | None
     num_tasks: int
@@ -520,6 +559,8 @@ class TaskPage(Reply):
 
 class Health(Reply):
     """Whether the server works, and how full it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.HEALTH]})
 
     status: Literal["ok"]
     version: str

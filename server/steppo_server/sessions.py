@@ -3,10 +3,9 @@
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
-from types import TracebackType
 
 import anyio
 from pydantic import JsonValue
@@ -15,7 +14,6 @@ from steppo_env.catalogue import Catalogue
 from steppo_env.errors import (
     CapacityExceeded,
     SessionExists,
-    TooManyRequests,
     UnknownSession,
 )
 from steppo_env.keys import canonical_json
@@ -38,6 +36,7 @@ from steppo_server.replies import with_lease
 from steppo_server.revival import Clock, expired, restore
 from steppo_server.session import Session, action_key, creation_key, id_of, key_of, owner_of
 from steppo_server.settings import ServerSettings
+from steppo_server.table import Held, SessionTable, already_made
 
 __all__ = ["SessionManager"]
 
@@ -48,10 +47,6 @@ DRAINED_S = 5
 
 class SessionManager:
     """Owns the book-keeping of every live session. Used from one event loop.
-
-    Every use of a session holds its lock. Whoever gets the lock looks at `is_closed` first: the
-    session may have been deleted, or its creation may have failed, in the meantime. A session that
-    is being made has its id and its place already, so that uses of it wait for its first state.
 
     A step is in the journal before its reply leaves. What is in memory is a copy: an episode whose
     worker died, or that this process has never seen, is rebuilt by replaying the journalled actions.
@@ -77,18 +72,17 @@ class SessionManager:
         self.homes = Homes(self.pool, journal, settings, self.metrics)
         self.is_draining = False
         self._clock = Clock(time.time(), journal.alive_until)
-        self._sessions: dict[str, Session] = {}
-        self._num_of: Counter[str] = Counter()
+        self._table = SessionTable(settings)
 
     @property
     def num_sessions(self) -> int:
         """Number of sessions in memory."""
-        return len(self._sessions)
+        return len(self._table)
 
     @property
     def num_sessions_of(self) -> Mapping[str, int]:
         """Number of sessions in memory by environment; those that are being made do not count."""
-        requests = (session.request for session in self._sessions.values())
+        requests = (session.request for session in self._table)
         return Counter(request.env_id for request in requests if request is not None)
 
     @property
@@ -238,7 +232,7 @@ class SessionManager:
             UnknownSession, SessionExpired: There is no such session.
         """
         key = key_of(owner, session_id)
-        session = self._sessions.get(key)
+        session = self._table.get(key)
         if session is not None and session.request is not None:
             session.renew()
             return session.lease_expires_at
@@ -254,12 +248,12 @@ class SessionManager:
 
         What the journal should know of the leases of the others is written as well.
         """
-        gone = [session for session in self._sessions.values() if session.has_expired]
+        gone = [session for session in self._table if session.has_expired]
         for session in gone:
-            self._forget(session)
+            self._table.forget(session)
             self._count(session, SessionEvent.EVICTED)
         try:
-            await self._write_leases([*gone, *self._sessions.values()])
+            await self._write_leases([*gone, *self._table])
         finally:
             await self._close_all(gone, self.settings.step_deadline_s)
         await self.journal.beat()
@@ -267,32 +261,32 @@ class SessionManager:
 
     async def close(self) -> None:
         """Free every session here, as far as that can be done in two seconds; the journal keeps them."""
-        sessions = list(self._sessions.values())
+        sessions = list(self._table)
         with anyio.CancelScope(shield=True):
             try:
                 with anyio.move_on_after(CLOSE_DEADLINE_S):
                     await self._write_leases(sessions)
                     for session in sessions:
-                        self._forget(session)
+                        self._table.forget(session)
                     await self._close_all(sessions, CLOSE_DEADLINE_S)
             finally:
                 await self.pool.close()
 
     # Whose turn it is with a session.
 
-    def using(self, owner: str, session_id: str) -> "_Held":
+    def using(self, owner: str, session_id: str) -> Held:
         """Hold a live session, and renew its lease: `async with manager.using(...) as session`.
 
         Raises:
             UnknownSession: There is none under this id.
             SessionExpired: Its lease has run out.
         """
-        return _Held(self._hold_live(key_of(owner, session_id)), self._let_go)
+        return Held(self._hold_live(key_of(owner, session_id)), self._table.let_go)
 
     async def _hold_live(self, key: str) -> Session:
-        if key not in self._sessions:
+        if key not in self._table:
             await self._check_known(key)
-        session = await self._hold(key)
+        session = await self._table.hold(key)
         try:
             if session.request is None:
                 journalled = await self._check_known(key)
@@ -302,28 +296,9 @@ class SessionManager:
             session.renew()
             _note(session)
         except BaseException:
-            self._let_go(session)
+            self._table.let_go(session)
             raise
         return session
-
-    async def _hold(self, key: str, fingerprint: str = "") -> Session:
-        """Return a session whose lock the caller now has, a new one where there is none in memory."""
-        while True:
-            session = self._sessions.get(key)
-            if session is None:
-                session = self._admit(key)
-            elif fingerprint and session.fingerprint not in ("", fingerprint):
-                raise _exists(session)  # at once, also while it is being made
-            session.fingerprint = session.fingerprint or fingerprint
-            await session.lock.acquire()
-            if not session.is_closed:
-                return session
-            self._let_go(session)
-
-    def _let_go(self, session: Session) -> None:
-        if session.request is None or session.is_closed:
-            self._forget(session)  # it came to nothing, or is gone
-        session.lock.release()
 
     async def _check_known(self, key: str) -> Journalled:
         """Return what the journal has of a session."""
@@ -347,31 +322,6 @@ class SessionManager:
         if self._clock.expires_at(row) < time.time():
             raise expired(id_of(row.session_id), len(journalled.steps))
 
-    def _admit(self, key: str) -> Session:
-        if len(self._sessions) >= self.settings.max_sessions:
-            raise CapacityExceeded(
-                f"there are {len(self._sessions)} sessions, as many as this server takes; close some "
-                "or try again",
-                retry_after_s=5,
-            )
-        if self._num_of[owner_of(key)] >= self.settings.max_sessions_per_key:
-            raise TooManyRequests(
-                f"this key has {self._num_of[owner_of(key)]} sessions, as many as a key may have; "
-                "close some",
-                retry_after_s=5,
-            )
-        session = self._sessions[key] = Session(key)
-        self._num_of[owner_of(key)] += 1
-        session.expires_at = float("inf")  # until it has begun
-        return session
-
-    def _forget(self, session: Session) -> None:
-        """Serve the session no longer from memory; whoever waits for its lock sees that."""
-        session.is_closed = True
-        if self._sessions.get(session.key) is session:
-            del self._sessions[session.key]
-            self._num_of[owner_of(session.key)] -= 1
-
     # What happens to an episode.
 
     async def _made(
@@ -390,7 +340,7 @@ class SessionManager:
         Returns:
             What its creation is answered, and whether this call began it.
         """
-        async with _Held(self._hold(key, fingerprint), self._let_go) as session:
+        async with Held(self._table.hold(key, fingerprint), self._table.let_go) as session:
             with anyio.CancelScope(shield=True):
                 is_new = session.request is None
                 if is_new and is_chosen:
@@ -405,7 +355,7 @@ class SessionManager:
                             raise
                         is_new = False
                 if session.fingerprint != fingerprint:
-                    raise _exists(session)
+                    raise already_made(session)
                 session.renew()
                 _note(session)
                 return session.first_reply or await self._first_reply(session), is_new
@@ -545,7 +495,7 @@ class SessionManager:
 
     async def _drop(self, session: Session) -> None:
         """Forget a session and free its environment."""
-        self._forget(session)
+        self._table.forget(session)
         await self.homes.close(session, self.settings.step_deadline_s)
 
     async def _close_all(self, sessions: Iterable[Session], deadline_s: float) -> None:
@@ -566,37 +516,9 @@ class SessionManager:
                 session.journalled_lease = renewed.get(session.key, session.journalled_lease)
 
 
-class _Held:
-    """A session in use within `async with`. Written out: a generator would cost every step more."""
-
-    __slots__ = ("_hold", "_let_go", "_session")
-
-    def __init__(
-        self, hold: Coroutine[None, None, Session], let_go: Callable[[Session], None]
-    ) -> None:
-        self._hold = hold
-        self._let_go = let_go
-
-    async def __aenter__(self) -> Session:
-        self._session = await self._hold
-        return self._session
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._let_go(self._session)
-
-
 def _note(session: Session) -> None:
     if session.request is not None:
         note_session(session.session_id, session.request.env_id)
-
-
-def _exists(session: Session) -> SessionExists:
-    return SessionExists(f"session {session.session_id} exists and was made by another request")
 
 
 def _unknown(session_id: str) -> UnknownSession:

@@ -45,7 +45,7 @@ async def fork(manager: SessionManager, session_id: str = "s", **members: Any) -
 async def has(manager: SessionManager, *session_ids: str) -> list[bool]:
     """Return which of the sessions there are, in memory or in the journal."""
     keys = [f"{OWNER}:{session_id}" for session_id in session_ids]
-    return [key in manager._sessions or await manager.journal.load(key) is not None for key in keys]
+    return [key in manager._table or await manager.journal.load(key) is not None for key in keys]
 
 
 # Groups.

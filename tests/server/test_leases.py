@@ -202,7 +202,7 @@ async def test_a_session_that_is_revived_while_it_is_swept_goes_on(
         await take(manager, 1, "b")
         await write(leases)
 
-    session = manager._sessions[f"{OWNER}:s"]
+    session = manager._table._sessions[f"{OWNER}:s"]
     session.journalled_lease -= 1  # there is something to write
     monkeypatch.setattr(manager.journal, "renew", late)
     assert await manager.sweep() == 1

@@ -311,7 +311,7 @@ async def test_sessions_outlive_every_worker(control: Control, restart: Restart)
     for index in range(3):
         await manager.create(OWNER, new(f"s{index}"))
         await take(manager, 0, "a", f"s{index}")
-    worker = manager._sessions[f"{OWNER}:s0"].worker
+    worker = manager._table._sessions[f"{OWNER}:s0"].worker
     assert isinstance(worker, ThreadWorker)
     worker._abandon()
     for index in range(3):
@@ -325,7 +325,7 @@ async def test_an_episode_that_its_worker_does_not_know_is_rebuilt(
     manager = restart()
     await manager.create(OWNER, new())
     await take(manager, 0, "a")
-    worker = manager._sessions[f"{OWNER}:s"].worker
+    worker = manager._table._sessions[f"{OWNER}:s"].worker
     assert worker is not None
     await worker.call("close", f"{OWNER}:s", deadline_s=5)
     assert (await state(manager)).step_index == 1

@@ -219,7 +219,7 @@ async def test_a_session_keeps_no_reply_but_the_latest(
     await manager.create(OWNER, new(options={"rendering": "accumulated"}))
     requests = [step(index, "go" * 2500) for index in range(20)]
     replies = [await manager.step(OWNER, "s", request) for request in requests]
-    session = manager._sessions[f"{OWNER}:s"]
+    session = manager._table._sessions[f"{OWNER}:s"]
     assert session.first_reply is None
     assert session.last_reply == replies[-1]
 
@@ -259,7 +259,7 @@ async def test_a_failed_step_fails_again_the_same_way_and_grows_no_traceback(
         problems.append(caught.value.to_problem())
     assert problems[0] == problems[1] == problems[2]
     assert problems[0]["trainable"] is False
-    session = manager._sessions[f"{OWNER}:s"]
+    session = manager._table._sessions[f"{OWNER}:s"]
     for kept in (session.last_reply, session.failure):
         assert isinstance(kept, EnvError)
         assert kept.__traceback__ is None
@@ -391,7 +391,7 @@ async def test_a_step_over_its_deadline_fails_its_own_session_and_costs_others_a
         await manager.create(OWNER, new(session_id))
     await manager.create(OWNER, new("other", env_id=LIGHT))
     before = await take(manager, 0, "first", "same")
-    worker = manager._sessions[f"{OWNER}:same"].worker
+    worker = manager._table._sessions[f"{OWNER}:same"].worker
     assert worker is not None
     generation = worker.generation
     with pytest.raises(DeadlineExceeded) as caught:

@@ -9,7 +9,7 @@ import pytest
 
 from steppo_env.errors import StoreError
 from steppo_server import readiness
-from steppo_server.journal.journal import DatabaseJournal
+from steppo_server.journal.journal import Journal
 
 if TYPE_CHECKING:
     from tests.server.conftest import Control, Serving
@@ -81,20 +81,20 @@ async def test_a_server_that_cannot_write_its_journal_is_not_ready(
 ) -> None:
     beats: list[str] = []
 
-    async def full(self: DatabaseJournal) -> None:
+    async def full(self: Journal) -> None:
         beats.append("asked")
         raise StoreError("no space left on device")
 
-    async def hanging(self: DatabaseJournal) -> None:
+    async def hanging(self: Journal) -> None:
         await anyio.sleep_forever()
 
     monkeypatch.setattr(readiness, "JOURNAL_DEADLINE_S", 0.01)
     async with serving() as client:
         with monkeypatch.context() as patch:
-            patch.setattr(DatabaseJournal, "beat", full)
+            patch.setattr(Journal, "beat", full)
             assert await not_ready(client) == "journal"
             assert beats == ["asked"]
-            patch.setattr(DatabaseJournal, "beat", hanging)
+            patch.setattr(Journal, "beat", hanging)
             assert await not_ready(client) == "journal"
         monkeypatch.setattr(readiness, "JOURNAL_DEADLINE_S", 10)
         assert (await client.get("/readyz")).status_code == 200
@@ -103,14 +103,14 @@ async def test_a_server_that_cannot_write_its_journal_is_not_ready(
 async def test_whoever_asks_again_and_again_writes_the_journal_once(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beat, beats = DatabaseJournal.beat, 0
+    beat, beats = Journal.beat, 0
 
-    async def counted(self: DatabaseJournal) -> None:
+    async def counted(self: Journal) -> None:
         nonlocal beats
         beats += 1
         await beat(self)
 
-    monkeypatch.setattr(DatabaseJournal, "beat", counted)
+    monkeypatch.setattr(Journal, "beat", counted)
     monkeypatch.setattr(readiness, "RECENT_S", 60)
     async with serving() as client:
         for _ in range(5):

@@ -16,7 +16,8 @@ def spoken_names(identifiers: Iterable[str]) -> dict[str, str]:
     the first, so that its walkthroughs mean the same things here. What has no place keeps its name.
 
     >>> spoken_names(["cup_bar_1", "cup_bar_2", "sink_bar_1_bar_sinkbasin", "agent1"])
-    {'agent1': 'agent1', 'cup_bar_1': 'cup 2', 'cup_bar_2': 'cup 1', ...}
+    {'agent1': 'agent1', 'cup_bar_1': 'cup 2', 'cup_bar_2': 'cup 1',
+     'sink_bar_1_bar_sinkbasin': 'sinkbasin 1'}
     """
     ordered = sorted(set(identifiers))
     left = Counter(_kind(identifier) for identifier in ordered if _MARK in identifier)

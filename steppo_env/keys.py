@@ -18,6 +18,7 @@ __all__ = [
     "next_trace_key",
     "seed_words",
     "state_key",
+    "text_digest",
 ]
 
 KEY_BYTES = 16
@@ -41,7 +42,12 @@ def canonical_json(value: JsonValue) -> bytes:
 
 def digest(value: JsonValue) -> str:
     """Return the key of a JSON value: 32 hex digits."""
-    return blake2b(canonical_json(value), digest_size=KEY_BYTES).hexdigest()
+    return text_digest(canonical_json(value))
+
+
+def text_digest(text: bytes) -> str:
+    """Return the key of the value that has this canonical JSON."""
+    return blake2b(text, digest_size=KEY_BYTES).hexdigest()
 
 
 def state_key(env_id: str, task_id: str, state: JsonValue) -> str:

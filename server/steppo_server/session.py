@@ -19,7 +19,7 @@ from steppo_server.engines import Worker
 __all__ = [
     "MAX_ACTION_CHARS",
     "Session",
-    "action_key",
+    "action_json",
     "creation_key",
     "id_of",
     "key_of",
@@ -30,21 +30,22 @@ MAX_ACTION_CHARS = 1_000_000
 """Longest action; a dict counts as its JSON text."""
 
 
-def action_key(action: ActionModel) -> str:
-    """Return the digest by which a repeated action is known.
+def action_json(action: ActionModel) -> bytes:
+    """Return the one JSON text of an action; its digest is what a repeated action is known by.
 
     Raises:
         InvalidInput: The action is too long, or holds a number that JSON does not have.
     """
     try:
-        num_chars = len(action) if isinstance(action, str) else len(canonical_json(action))
+        text = canonical_json(action)
     except ValueError as error:
         raise InvalidInput(f"action: {error}; numbers are finite in JSON") from None
+    num_chars = len(action) if isinstance(action, str) else len(text)
     if num_chars > MAX_ACTION_CHARS:
         raise InvalidInput(
             f"an action has at most {MAX_ACTION_CHARS} characters, this one has {num_chars}"
         )
-    return digest(action)
+    return text
 
 
 def creation_key(request: CreateSession) -> str:
@@ -84,6 +85,7 @@ class Session:
     Attributes:
         key: Owner and id: what the journal and the workers know it by.
         lock: Held by whoever uses the session.
+        num_waiting: Number of those who wait for the lock, or are about to get it.
         is_closed: True when it is no longer served; whoever waited for the lock must look first.
         request: What it was made of; None until it has begun or was found in the journal.
         fingerprint: Digest of that request; the same request again is a retry.
@@ -102,6 +104,7 @@ class Session:
 
     key: str
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    num_waiting: int = 0
     is_closed: bool = False
     request: CreateSession | None = None
     fingerprint: str = ""

@@ -1,11 +1,13 @@
 """Sessions: episodes that clients drive one step at a time, and that outlive workers and the process."""
 
+import asyncio
 import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
+from typing import TypeVar
 
 import anyio
 from pydantic import JsonValue
@@ -14,14 +16,14 @@ from steppo_env.catalogue import Catalogue
 from steppo_env.errors import (
     CapacityExceeded,
     SessionExists,
-    UnknownSession,
 )
-from steppo_env.keys import canonical_json
+from steppo_env.keys import text_digest
 from steppo_env.wire import (
     CreateSession,
     EnvDetail,
     EnvList,
     ExpertReply,
+    StepItem,
     StepRequest,
     TaskPage,
 )
@@ -30,12 +32,12 @@ from steppo_server.episode import EpisodeStart
 from steppo_server.homes import Homes
 from steppo_server.journal import Journal, Journalled, SessionRow, StepExists, StepRow
 from steppo_server.logs import note_session
-from steppo_server.metrics import Metrics, SessionEvent, StepTimes
-from steppo_server.problems import problem_bytes
+from steppo_server.metrics import Metrics, SessionEvent
 from steppo_server.replies import with_lease
 from steppo_server.revival import Clock, expired, restore
-from steppo_server.session import Session, action_key, creation_key, id_of, key_of, owner_of
+from steppo_server.session import Session, action_json, creation_key, id_of, key_of, owner_of
 from steppo_server.settings import ServerSettings
+from steppo_server.steps import RanStep, Recorder, run_now, unknown
 from steppo_server.table import Held, SessionTable, already_made
 
 __all__ = ["SessionManager"]
@@ -43,6 +45,8 @@ __all__ = ["SessionManager"]
 CLOSE_DEADLINE_S = 2.0
 DRAINED_S = 5
 """After so many seconds another server, or the next process, may take what a draining one refused."""
+
+ResultT = TypeVar("ResultT")
 
 
 class SessionManager:
@@ -73,6 +77,10 @@ class SessionManager:
         self.is_draining = False
         self._clock = Clock(time.time(), journal.alive_until)
         self._table = SessionTable(settings)
+        self._recorder = Recorder(
+            *(self._table, self.homes, journal, self.metrics),
+            close_deadline_s=settings.step_deadline_s,
+        )
 
     @property
     def num_sessions(self) -> int:
@@ -153,7 +161,15 @@ class SessionManager:
             EnvironmentChanged, ReplayDiverged: The episode cannot be rebuilt as it was.
             EnvError, DeadlineExceeded: The step failed; so does the same request again.
         """
-        key = action_key(request.action)
+        ran = await self._run_now(owner, session_id, request)
+        if ran is not None:
+            try:
+                with suppress(StepExists), anyio.CancelScope(shield=True):
+                    return await self._recorder.record(ran)
+            finally:
+                self._table.let_go(ran.session)
+        action = action_json(request.action)
+        key = text_digest(action)
         while True:
             async with self.using(owner, session_id) as session:
                 with anyio.CancelScope(shield=True):
@@ -162,8 +178,50 @@ class SessionManager:
                         return await self._again(session, request.step_index, key)
                     session.check_next(request.step_index)
                     with suppress(StepExists):
-                        return await self._take(session, key, request)
+                        return await self._take(session, request, action, key)
             # Another server on this journal was faster: what it did is what happened.
+
+    async def step_many(self, owner: str, items: Sequence[StepItem]) -> Sequence[bytes | Exception]:
+        """Take steps side by side, those of one session in their order.
+
+        Returns:
+            For each item its StepReply, or what `step` would raise: one that fails fails no other.
+        """
+        answers: list[bytes | Exception] = [b""] * len(items)
+        lanes: dict[str, list[int]] = {}
+        for place, item in enumerate(items):
+            lanes.setdefault(item.session_id, []).append(place)
+
+        async def walk(lane: Sequence[int]) -> None:
+            for place in lane:
+                item = items[place]
+                answers[place] = await _outcome_of(self.step(owner, item.session_id, item))
+
+        # Not anyio's group: starting a task there costs as much as a whole step.
+        async with asyncio.TaskGroup() as group:
+            ran: dict[int, RanStep] = {}
+            recorded: Sequence[bytes | Exception] = ()
+            try:
+                for place, *later in lanes.values():
+                    item, step = items[place], None
+                    if not later:
+                        step = await _outcome_of(self._run_now(owner, item.session_id, item))
+                    if step is None:
+                        group.create_task(walk([place, *later]))
+                    elif isinstance(step, Exception):
+                        answers[place] = step
+                    else:
+                        ran[place] = step
+                with anyio.CancelScope(shield=True):
+                    recorded = await self._recorder.record_all([*ran.values()])
+            finally:
+                for step in ran.values():
+                    self._table.let_go(step.session)
+            for place, answer in zip(ran, recorded, strict=True):
+                answers[place] = answer
+                if isinstance(answer, StepExists):
+                    group.create_task(walk([place]))
+        return answers
 
     async def get(self, owner: str, session_id: str) -> bytes:
         """Return the session's current state as a SessionReply."""
@@ -219,7 +277,7 @@ class SessionManager:
         async with self.using(owner, session_id) as session:
             with anyio.CancelScope(shield=True):
                 await self.journal.remove_session(session.key)
-                await self._drop(session)
+                await self._recorder.drop(session)
                 self._count(session, SessionEvent.DELETED)
 
     async def renew(self, owner: str, session_id: str, *, is_revival: bool) -> float:
@@ -304,7 +362,7 @@ class SessionManager:
         """Return what the journal has of a session."""
         journalled = await self.journal.load(key)
         if journalled is None:
-            raise _unknown(id_of(key))
+            raise unknown(id_of(key))
         return journalled
 
     async def _recall(self, session: Session) -> bool:
@@ -323,6 +381,25 @@ class SessionManager:
             raise expired(id_of(row.session_id), len(journalled.steps))
 
     # What happens to an episode.
+
+    async def _run_now(self, owner: str, session_id: str, request: StepRequest) -> RanStep | None:
+        """Take a step without waiting for anything, and keep the session's lock; None if it must wait.
+
+        Raises:
+            InvalidInput: The action is not JSON.
+            SteppoError: The step was not taken.
+        """
+        session = await self._table.hold_now(key_of(owner, session_id))
+        if session is None:
+            return None
+        ran = None
+        try:
+            _note(session)
+            ran = run_now(session, request)
+        finally:
+            if ran is None:
+                self._table.let_go(session)
+        return ran
 
     async def _made(
         self,
@@ -434,42 +511,13 @@ class SessionManager:
             await self.homes.close(session, self.settings.step_deadline_s)
             raise
 
-    async def _take(self, session: Session, key: str, request: StepRequest) -> bytes:
+    async def _take(self, session: Session, request: StepRequest, action: bytes, key: str) -> bytes:
         asked = perf_counter()
         taken, failure = await self.homes.try_step(session, request)
         answered = perf_counter()
         session.renew()
-        row = StepRow(
-            session_id=session.key,
-            step_index=request.step_index,
-            action=canonical_json(request.action),
-            action_key=key,
-            trace_key=taken.trace_key if taken is not None else "",
-            terminated=taken is not None and taken.terminated,
-            truncated=taken is not None and taken.truncated,
-            lease_expires_at=session.lease_expires_at,
-            problem=None if failure is None else problem_bytes(failure.to_problem()),
-        )
-        try:
-            await self.journal.add_step(row)
-        except UnknownSession:
-            await self._drop(session)
-            raise _unknown(session.session_id) from None  # another server deleted it
-        except BaseException:
-            # The episode is ahead of the journal now; what is rebuilt from the journal is not.
-            await self._drop(session)
-            raise
-        session.journalled_lease = row.lease_expires_at
-        if session.request is not None:
-            times = StepTimes(asked, answered, perf_counter())
-            self.metrics.stepped(session.key, session.request.env_id, taken, times)
-        if taken is None:
-            assert failure is not None
-            session.fail(key, failure)
-            raise failure
-        session.terminated, session.truncated = taken.terminated, taken.truncated
-        session.record(key, with_lease(taken.body, row.lease_expires_at))
-        return session.last_answer()
+        step = RanStep(session, action, key, taken, failure, asked, answered)
+        return await self._recorder.record(step)
 
     async def _again(self, session: Session, step_index: int, key: str) -> bytes:
         """Answer a step that was taken before as it was answered then."""
@@ -492,11 +540,6 @@ class SessionManager:
         row = journalled.row
         state = await self.homes.replay(session, journalled, row.parent_step or 0)
         return with_lease(state.body, row.created_at + row.lease_s)
-
-    async def _drop(self, session: Session) -> None:
-        """Forget a session and free its environment."""
-        self._table.forget(session)
-        await self.homes.close(session, self.settings.step_deadline_s)
 
     async def _close_all(self, sessions: Iterable[Session], deadline_s: float) -> None:
         async with anyio.create_task_group() as group:
@@ -521,5 +564,8 @@ def _note(session: Session) -> None:
         note_session(session.session_id, session.request.env_id)
 
 
-def _unknown(session_id: str) -> UnknownSession:
-    return UnknownSession(f"there is no session {session_id[:128]!r}")
+async def _outcome_of(call: Awaitable[ResultT]) -> ResultT | Exception:
+    try:
+        return await call
+    except Exception as error:  # noqa: BLE001 - whoever asked for it gets it
+        return error

@@ -56,10 +56,27 @@ class SessionTable:
             elif fingerprint and session.fingerprint not in ("", fingerprint):
                 raise already_made(session)  # at once, also while it is being made
             session.fingerprint = session.fingerprint or fingerprint
-            await session.lock.acquire()
+            session.num_waiting += 1
+            try:
+                await session.lock.acquire()
+            finally:
+                session.num_waiting -= 1
             if not session.is_closed:
                 return session
             self.let_go(session)
+
+    async def hold_now(self, key: str) -> Session | None:
+        """Return a session that has begun and that nobody uses, its lock now the caller's, or None.
+
+        This does not wait: nothing else happens on the event loop meanwhile.
+        """
+        session = self._sessions.get(key)
+        if session is None or session.request is None or session.is_closed:
+            return None
+        if session.num_waiting or session.lock.locked():
+            return None
+        await session.lock.acquire()
+        return session
 
     def let_go(self, session: Session) -> None:
         """Release the lock of a session; one that came to nothing, or is closed, is forgotten."""

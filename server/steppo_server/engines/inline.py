@@ -10,9 +10,10 @@ from steppo_env.keys import canonical_json
 from steppo_env.mdp import Action
 from steppo_env.wire import ActionModel, read_action
 from steppo_server.engines.protocol import EngineKind, Worker, WorkerLoad, perform
+from steppo_server.episode import StepTaken
 from steppo_server.host import EnvHost
 
-__all__ = ["InlineWorker"]
+__all__ = ["INLINE_ACTION_CHARS", "InlineWorker"]
 
 INLINE_ACTION_CHARS = 8_000
 """Longer actions are parsed off the event loop: the worst megabyte takes seconds."""
@@ -35,6 +36,16 @@ class InlineWorker(Worker):
         self._is_closed = True
         self._host.close_all()
         self._held.clear()
+
+    def step_now(self, key: str, step_index: int, action: ActionModel) -> StepTaken:
+        """Do what `call` does with "step", without being awaited, for an action that is not long.
+
+        Raises:
+            CapacityExceeded, WorkerDied, SteppoError: As `call` says.
+        """
+        self._check_open()
+        taken: StepTaken = perform(self._host, "step", (key, step_index, action))
+        return taken
 
     async def _run(self, method: str, args: tuple[Any, ...], deadline_s: float) -> Any:
         if method == "step":

@@ -11,6 +11,7 @@ A session is its request and its actions; whoever has both can rebuild it by rep
 journalled before its reply leaves, and everything in memory may be lost at any moment.
 """
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -131,6 +132,19 @@ class Journal:
             UnknownSession: The journal does not have the session (any more).
         """
         await self._thread.submit(row)
+
+    async def add_steps(self, rows: Sequence[StepRow]) -> Sequence[Exception | None]:
+        """Add steps, those of one session in their order; return what each came to, in their order.
+
+        That is None, or what `add_step` would raise: one that fails fails no other.
+        """
+        if not rows:
+            return ()
+        try:
+            outcomes = await self._thread.submit_all(rows)
+        except StoreError as error:
+            return [copy.copy(error) for _ in rows]
+        return cast(Sequence[Exception | None], outcomes)
 
     async def load(self, session_id: str) -> Journalled | None:
         """Return all about a session, with what was asked before this call; None if unknown."""

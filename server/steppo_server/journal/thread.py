@@ -32,21 +32,35 @@ logger = logging.getLogger("steppo.server")
 
 
 class _Batch:
-    """What was asked in one turn of an event loop."""
+    """What was asked in one turn of an event loop.
+
+    Attributes:
+        futures: One for each caller.
+        places: Where the outcome of each caller's entry is to stand, or those of its entries.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.entries: list[Entry] = []
         self.futures: list[asyncio.Future[Outcome]] = []
+        self.places: list[int | slice] = []
         self.deadline: asyncio.TimerHandle | None = None
+
+    def new_future(self, place: int | slice) -> "asyncio.Future[Outcome]":
+        """Return the future of the outcomes at a place."""
+        future: asyncio.Future[Outcome] = self.loop.create_future()
+        self.futures.append(future)
+        self.places.append(place)
+        return future
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """Give each caller that still waits its outcome. Runs on the event loop."""
         if self.deadline is not None:
             self.deadline.cancel()
-        for future, outcome in zip(self.futures, outcomes):
+        for future, place in zip(self.futures, self.places):
             if future.done():
                 continue  # cancelled, or past its deadline
+            outcome = outcomes[place]
             if isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
@@ -79,17 +93,29 @@ class DatabaseThread:
         Raises:
             StoreError: The journal is closed.
         """
+        batch = self._gathered()
+        batch.entries.append(entry)
+        return batch.new_future(len(batch.entries) - 1)
+
+    def submit_all(self, entries: Sequence[Entry]) -> "asyncio.Future[Outcome]":
+        """Return the future of the outcomes of many entries: a list, errors included.
+
+        Raises:
+            StoreError: The journal is closed.
+        """
+        batch = self._gathered()
+        start = len(batch.entries)
+        batch.entries += entries
+        return batch.new_future(slice(start, start + len(entries)))
+
+    def _gathered(self) -> _Batch:
         if self._end is not None:
             raise StoreError(f"the journal at {self.location} is closed; open it again")
-        batch = self._gathering
-        if batch is None:
+        if self._gathering is None:
             loop = asyncio.get_running_loop()
-            batch = self._gathering = _Batch(loop)
+            self._gathering = _Batch(loop)
             loop.call_soon(self._hand_over)
-        future = batch.loop.create_future()
-        batch.entries.append(entry)
-        batch.futures.append(future)
-        return future
+        return self._gathering
 
     async def close(self) -> None:
         """Carry out what was submitted, then close the database. Closing again waits as well.
@@ -100,7 +126,7 @@ class DatabaseThread:
         if self._end is None:
             self._hand_over()
             self._end = _Batch(asyncio.get_running_loop())
-            self._end.futures.append(self._end.loop.create_future())
+            self._end.new_future(0)
             self._batches.put(self._end)
         with anyio.move_on_after(WAIT_S):
             await asyncio.shield(self._end.futures[0])
@@ -121,7 +147,7 @@ class DatabaseThread:
             f"the journal at {self.location} did not answer within {WAIT_S:g} s; whether it did "
             "what was asked is not known"
         )
-        batch.settle([StoreError(message) for _ in batch.futures])
+        batch.settle([StoreError(message) for _ in batch.entries])
 
     def _run(self) -> None:
         while self._take_turn():
@@ -173,6 +199,6 @@ class DatabaseThread:
 def _settle(batches: list[_Batch], outcomes: list[Outcome]) -> None:
     start = 0
     for batch in batches:
-        end = start + len(batch.futures)
+        end = start + max(1, len(batch.entries))  # the end has an outcome, and no entry
         batch.settle(outcomes[start:end])
         start = end

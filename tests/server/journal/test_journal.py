@@ -212,6 +212,86 @@ async def test_an_entry_that_cannot_be_written_fails_alone(
     assert await journal.load("two") is not None
 
 
+async def test_steps_added_together_share_a_commit_and_each_has_its_own_outcome(
+    journal: Journal, other: Journal, session_row: MakeSession, step_row: MakeStep
+) -> None:
+    for name in ("one", "two", "three"):
+        await journal.add_session(session_row(name))
+    with counted_commits() as commits:
+        done = await journal.add_steps([step_row(name, 0) for name in ("two", "one")])
+    assert ([*done], len(commits)) == ([None, None], 1)
+    taken = step_row("one", 1, action_key="first")
+    await other.add_step(taken)
+    rows = [
+        step_row("two", 1),
+        step_row("one", 1),
+        step_row("gone", 0),
+        step_row("three", 0, action=None),
+        step_row("three", 0),
+        step_row("three", 1),
+    ]
+    outcomes = await journal.add_steps(rows)
+    assert [type(outcome) for outcome in outcomes] == [
+        type(None),
+        StepExists,
+        UnknownSession,
+        StoreError,
+        type(None),
+        type(None),
+    ]
+    assert isinstance(outcomes[1], StepExists)
+    assert outcomes[1].existing == taken
+    for name, expected in (("one", (0, 1)), ("two", (0, 1)), ("three", (0, 1))):
+        found = await other.load(name)
+        assert found is not None
+        assert tuple(step.step_index for step in found.steps) == expected
+
+
+async def test_steps_added_together_come_between_what_was_asked_before_and_after(
+    journal: Journal, session_row: MakeSession, step_row: MakeStep
+) -> None:
+    await journal.add_session(session_row("one"))
+    outcomes = await outcomes_of(
+        lambda: journal.add_step(step_row("one", 0)),
+        lambda: journal.add_steps([step_row("one", 1), step_row("one", 0)]),
+        lambda: journal.add_steps([]),
+        lambda: journal.add_step(step_row("one", 1)),
+        lambda: journal.add_steps([step_row("one", 2)]),
+        lambda: journal.load("one"),
+    )
+    first, together, nothing, repeated, last, found = outcomes
+    assert (first, nothing, last) == (None, (), [None])
+    assert isinstance(together, list)
+    assert [type(outcome) for outcome in together] == [type(None), StepExists]
+    assert isinstance(repeated, StepExists)
+    assert isinstance(found, Journalled)
+    assert [step.step_index for step in found.steps] == [0, 1, 2]
+
+
+async def test_a_cancelled_caller_takes_back_none_of_the_steps_it_added_together(
+    journal: Journal, session_row: MakeSession, step_row: MakeStep
+) -> None:
+    await journal.add_session(session_row("one"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(journal.add_steps, [step_row("one", 0), step_row("one", 1)])
+        await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    await journal.add_step(step_row("one", 2))
+    found = await journal.load("one")
+    assert found is not None
+    assert [step.step_index for step in found.steps] == [0, 1, 2]
+
+
+async def test_steps_added_together_to_a_closed_journal_each_get_an_error_of_their_own(
+    journal: Journal, step_row: MakeStep
+) -> None:
+    await journal.close()
+    first, second = await journal.add_steps([step_row("one", 0), step_row("two", 0)])
+    assert isinstance(first, StoreError)
+    assert isinstance(second, StoreError)
+    assert first is not second
+
+
 async def test_callers_that_come_together_share_a_commit(
     journal: Journal, session_row: MakeSession, step_row: MakeStep
 ) -> None:

@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with Python 3.11+, make and a C compiler:
+# Two commands do everything on a fresh machine with Python 3.11+, make, gcc and g++:
 #   make demo    plays every environment over HTTP and shows what came of it
 #   make test    runs the tests
 # Both make .venv and install what they need, at the versions of constraints.txt.

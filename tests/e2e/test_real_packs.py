@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
@@ -51,6 +52,13 @@ PACKS = {
     "games": Pack("steppo/TextWorld-v0", "textworld", "test", 4),
 }
 
+needs_translator = pytest.mark.skipif(
+    find_spec("fast_downward") is None, reason="needs the extra alfworld"
+)
+NAMES = [
+    pytest.param(name, marks=needs_translator) if name == "alfworld" else name for name in PACKS
+]
+
 pytestmark = [
     pytest.mark.skipif(not DATA.is_dir(), reason="the real data packs are not beside this project"),
     pytest.mark.timeout(180),
@@ -96,7 +104,7 @@ def transcripts(trajectories: Sequence[Trajectory]) -> list[bytes]:
     return [transcript(trajectory) for trajectory in trajectories]
 
 
-@pytest.mark.parametrize("name", PACKS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("policy", [ExpertPolicy(), RandomPolicy()], ids=lambda item: item.name)
 def test_trajectories_are_identical_in_process_and_over_http(
     name: str, policy: Policy, config: Path, server: str
@@ -109,7 +117,7 @@ def test_trajectories_are_identical_in_process_and_over_http(
     assert all(trajectory.trainable for trajectory in remote)
 
 
-@pytest.mark.parametrize("name", PACKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_expert_solves_real_tasks_over_http_and_every_step_lies_in_the_store(
     name: str, server: str, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ from steppo_env.errors import (
     WorkerDied,
 )
 from steppo_env.wire import Problem
+from steppo_server.problems import BUG
 
 __all__ = ["PROBLEMS", "any_problem", "body_schema", "problems"]
 
@@ -82,7 +83,7 @@ PROBLEMS: tuple[SteppoError, ...] = (
     TooManyRequests("this key has 20000 sessions, as many as a key may have", retry_after_s=5),
     EnvError("act raised KeyError: 'door'", exception="KeyError", trainable=False),
     StoreError("the journal cannot be written: database or disk is full"),
-    SteppoError("the server failed; its log says why"),
+    SteppoError(BUG),
     MissingDependency("TextWorld is not installed: pip install 'steppo-env[textworld]'"),
     CapacityExceeded("there are 20000 sessions, as many as this server takes", retry_after_s=5),
     WorkerDied("the process of steppo/TextWorld-v0 died during step", was_begun=True),

@@ -17,10 +17,20 @@ from starlette.routing import Match
 from steppo_env.errors import CapacityExceeded, InvalidInput, NotReady, SteppoError
 from steppo_server.logs import current_request_id
 
-__all__ = ["answer_error", "install_handlers", "log_failure", "problem_bytes", "problem_response"]
+__all__ = [
+    "BUG",
+    "answer_error",
+    "install_handlers",
+    "log_failure",
+    "problem_bytes",
+    "problem_response",
+    "told_of",
+]
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
+BUG = "the server failed; its log says why"
 
 logger = logging.getLogger("steppo.server")
 
@@ -38,6 +48,15 @@ def log_failure(where: str, error: SteppoError) -> None:
         logger.warning("%s: %s", where, error, extra=told)
     elif error.status >= 500:
         logger.error("%s: %s", where, error, exc_info=error, extra=told)
+
+
+def told_of(where: str, error: Exception) -> SteppoError:
+    """Log an error as its kind wants, and return what a client is told of it: of a bug, nothing."""
+    if isinstance(error, SteppoError):
+        log_failure(where, error)
+        return error
+    logger.error("%s", where, exc_info=error)
+    return SteppoError(BUG)
 
 
 def problem_response(error: SteppoError, instance: str | None = None) -> Response:
@@ -83,7 +102,7 @@ def install_handlers(app: FastAPI) -> None:
 
     async def on_bug(request: Request, error: Exception) -> Response:
         # The exception itself is logged by the server; its text may hold what clients must not see.
-        response = problem_response(SteppoError("the server failed; its log says why"), None)
+        response = problem_response(SteppoError(BUG), None)
         # Made outside of the middleware that does this for other replies.
         response.headers["X-Request-Id"] = current_request_id.get()
         return response

@@ -68,11 +68,6 @@ class StoreContract:
     """What every store promises. Subclass it and give it a `url` fixture: a new, empty place."""
 
     @pytest.fixture
-    def url(self) -> str:
-        """Return the URL of a place where no store is yet."""
-        raise NotImplementedError("a subclass of StoreContract names the place to store in")
-
-    @pytest.fixture
     def store(self, url: str) -> Iterator[TrajectoryStore]:
         """Yield a new store."""
         with open_store(url) as store:

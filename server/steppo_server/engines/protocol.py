@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from steppo_env.errors import CapacityExceeded, EnvError, boundary
 from steppo_env.mdp import Action
 from steppo_env.wire import ActionModel, EnvDetail, EnvList, ExpertReply, TaskPage
-from steppo_server.engines.turns import RETRY_AFTER_S
+from steppo_server.engines.turns import RETRY_AFTER_S, Turns
 from steppo_server.episode import EpisodeStart, EpisodeState, StepTaken
 from steppo_server.host import EnvHost, EnvTraits
 
@@ -203,6 +203,20 @@ class Worker(ABC):
     @abstractmethod
     async def _run(self, method: str, args: tuple[Any, ...], deadline_s: float) -> Any:
         """Wait for the turn and run the method."""
+
+    def _load_of(self, turns: Turns) -> WorkerLoad:
+        """How busy a worker is whose calls wait for these turns."""
+        return WorkerLoad(
+            self.name,
+            self.kind,
+            self.num_sessions,
+            self.generation,
+            turns.num_waiting,
+            turns.oldest_wait_s,
+            turns.delays_s,
+            turns.num_turns,
+            turns.total_wait_s,
+        )
 
     def _check_open(self) -> None:
         if self._is_closed:

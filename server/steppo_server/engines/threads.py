@@ -73,18 +73,7 @@ class ThreadWorker(Worker):
 
     @property
     def load(self) -> WorkerLoad:
-        turns = self._turns
-        return WorkerLoad(
-            self.name,
-            self.kind,
-            self.num_sessions,
-            self.generation,
-            turns.num_waiting,
-            turns.oldest_wait_s,
-            turns.delays_s,
-            turns.num_turns,
-            turns.total_wait_s,
-        )
+        return self._load_of(self._turns)
 
     async def close(self) -> None:
         self._is_closed = True

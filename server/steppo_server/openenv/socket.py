@@ -1,14 +1,12 @@
 """OpenEnv's WebSocket: one connection, one episode at a time, one request at a time."""
 
-import logging
-
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from steppo_env.errors import Forbidden, SteppoError
+from steppo_env.errors import Forbidden
 from steppo_server.auth import POLICY_VIOLATION, KeyScope, caller_of
 from steppo_server.openenv.documents import (
     FRAME,
@@ -20,7 +18,7 @@ from steppo_server.openenv.documents import (
 )
 from steppo_server.openenv.episodes import Chooser, OwnEpisode
 from steppo_server.openenv.errors import error_data, frame_error
-from steppo_server.problems import log_failure
+from steppo_server.problems import told_of
 from steppo_server.sessions import SessionManager
 
 __all__ = ["serve_socket"]
@@ -29,8 +27,6 @@ UNSUPPORTED_DATA = 1003
 MESSAGE_TOO_BIG = 1009
 MAX_REASON_BYTES = 123
 """A close frame has 125 bytes, and two are its code (RFC 6455, section 5.5)."""
-
-logger = logging.getLogger("steppo.server")
 
 
 async def serve_socket(websocket: WebSocket) -> None:
@@ -120,13 +116,8 @@ class _Connection:
         """Return the reply to a request; None to one that ends the connection."""
         try:
             return await self._reply(text)
-        except SteppoError as error:
-            log_failure("openenv", error)
-            return {"type": "error", "data": error_data(error)}
-        except Exception:
-            logger.exception("openenv")
-            bug = SteppoError("the server failed; its log says why")
-            return {"type": "error", "data": error_data(bug)}
+        except Exception as error:  # noqa: BLE001 - it is logged, and the request answered
+            return {"type": "error", "data": error_data(told_of("openenv", error))}
 
     async def _reply(self, text: str) -> dict[str, JsonValue] | None:
         try:

@@ -1,14 +1,12 @@
 """Many sessions in one request; one item's failure never fails the others."""
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from steppo_env.errors import SteppoError
 from steppo_env.wire import (
     BatchSessions,
     BatchSteps,
@@ -20,15 +18,13 @@ from steppo_server.auth import KeyScope, caller_of
 from steppo_server.body import read_body
 from steppo_server.direct import Endpoint
 from steppo_server.documented import body_schema, problems
-from steppo_server.problems import log_failure, problem_bytes
+from steppo_server.problems import problem_bytes, told_of
 from steppo_server.routes.sessions import json_bytes
 from steppo_server.sessions import SessionManager
 
 __all__ = ["DIRECT", "create_all", "router", "step_all"]
 
 router = APIRouter(prefix="/v1/batch", tags=["batches"])
-
-logger = logging.getLogger("steppo.server")
 
 
 @router.post(
@@ -93,12 +89,8 @@ def _joined(status: int, name: bytes, answers: Sequence[bytes | Exception]) -> b
 
 
 def _failed(place: int, error: Exception) -> bytes:
-    if isinstance(error, SteppoError):
-        log_failure(f"batch item {place}", error)
-    else:
-        logger.error("batch item %d", place, exc_info=error)
-        error = SteppoError("the server failed; its log says why")
-    return problem_bytes({"status": error.status, "problem": error.to_problem()})
+    told = told_of(f"batch item {place}", error)
+    return problem_bytes({"status": told.status, "problem": told.to_problem()})
 
 
 DIRECT: Mapping[str, Endpoint] = {

@@ -1,7 +1,6 @@
 """`WS /v1/stream`: the operations over one socket, many at a time, told apart by their request ids."""
 
 import asyncio
-import logging
 from urllib.parse import urlsplit
 
 import anyio
@@ -14,7 +13,7 @@ from steppo_env.stream_wire import StreamRequest
 from steppo_server.auth import Caller, KeyScope, caller_of, refuse
 from steppo_server.body import parse_body
 from steppo_server.operations import perform
-from steppo_server.problems import log_failure, problem_bytes
+from steppo_server.problems import problem_bytes, told_of
 from steppo_server.sessions import SessionManager
 
 __all__ = ["router"]
@@ -24,8 +23,6 @@ router = APIRouter()
 UNSUPPORTED_DATA = 1003
 MESSAGE_TOO_BIG = 1009
 MAX_ID_CHARS = 128
-
-logger = logging.getLogger("steppo.server")
 
 
 @router.websocket("/v1/stream")
@@ -86,12 +83,8 @@ async def _reply(manager: SessionManager, caller: Caller, frame: bytes) -> bytes
     try:
         request = parse_body(frame, StreamRequest)
         status, body = await perform(manager, caller, request)
-    except SteppoError as error:
-        log_failure("a request of the stream", error)
-        return _problem(frame, error)
-    except Exception:
-        logger.exception("a request of the stream")
-        return _problem(frame, SteppoError("the server failed; its log says why"))
+    except Exception as error:  # noqa: BLE001 - it is logged, and the frame answered
+        return _problem(frame, told_of("a request of the stream", error))
     request_id = to_json(request.root.request_id)
     return b'{"request_id":%b,"status":%d,"body":%b}' % (request_id, status, body)
 
